@@ -1,0 +1,34 @@
+"""Where a program runs: each engine gives it a `Node`."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from quorate.errors import QuorateError, RunError
+from quorate.trees import Tree
+
+
+class Recorder(Protocol):
+    """What an engine tells of a run, and asks when the run is resumed."""
+
+    def restore(self, rank: int, shared: Tree, own: Tree) -> tuple[int, Tree, Tree]:
+        """Return the steps done and the state of a rank: the given one, or a checkpoint's."""
+
+    def commit(self, rank: int, step: int, now: float, loss: float, shared: Tree, own: Tree) -> None:
+        """Take note that a rank has done a step."""
+
+
+class Forgetful:
+    """A recorder that keeps nothing."""
+
+    def restore(self, rank: int, shared: Tree, own: Tree) -> tuple[int, Tree, Tree]:
+        """Start from the beginning."""
+        return 0, shared, own
+
+    def commit(self, rank: int, step: int, now: float, loss: float, shared: Tree, own: Tree) -> None:
+        """Forget."""
+
+
+def stopped(rank: int, step: int, error: QuorateError) -> RunError:
+    """Say at which rank and step a run has stopped. `step` counts from 1."""
+    return RunError(f"rank {rank}, step {step}: {error.problem}", error.hint)

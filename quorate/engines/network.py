@@ -1,0 +1,154 @@
+"""A network on a virtual clock: transfers share each node's up- and downlink fairly.
+
+Rates are max-min fair (progressive filling), as many long-lived TCP flows come near to: no transfer can be given more
+without taking from one that has no more than it. Only the nodes that a change can reach are computed anew.
+
+Source: Bertsekas and Gallager, "Data Networks", 2nd edition, section 6.5.2.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable, Sequence
+from math import inf
+
+_UP, _DOWN = 0, 1
+Port = tuple[int, int]  # (node, up or down)
+
+
+class Flow:
+    """A transfer under way: bytes that go through some ports, or, if `ports` is None, through all of them at once."""
+
+    __slots__ = ("done", "number", "ports", "rate", "remaining", "since", "version")
+
+    def __init__(self, number: int, ports: tuple[Port, ...] | None, count: float, now: float, done: Callable[[], None]):
+        self.number, self.ports, self.remaining, self.since, self.done = number, ports, count, now, done
+        self.rate, self.version = 0.0, 0
+
+
+class Network:
+    """Links of n nodes.
+
+    Args:
+        up: bytes per second that each node can send, `inf` for no limit.
+        down: bytes per second that each node can receive.
+    """
+
+    def __init__(self, up: Sequence[float], down: Sequence[float]) -> None:
+        self._capacity = {(node, _UP): rate for node, rate in enumerate(up)}
+        self._capacity |= {(node, _DOWN): rate for node, rate in enumerate(down)}
+        self._narrowest = min(self._capacity.values(), default=inf)
+        self._at: dict[Port, dict[int, Flow]] = {}
+        self._everywhere: dict[int, Flow] = {}
+        self._changed: set[Port] = set()
+        self._changed_everywhere = False
+        self._ends: list[tuple[float, int, int, Flow]] = []
+        self._started = 0
+
+    def transfer(self, src: int, dst: int, count: float, now: float, done: Callable[[], None]) -> None:
+        """Start to send `count` bytes; `done` is called when the last one has left."""
+        self._start(((src, _UP), (dst, _DOWN)), count, now, done)
+
+    def collective(self, count: float, now: float, done: Callable[[], None]) -> None:
+        """Start to pass `count` bytes through every node's up- and downlink at one rate, as a ring does."""
+        self._start(None, count, now, done)
+
+    def _start(self, ports: tuple[Port, ...] | None, count: float, now: float, done: Callable[[], None]) -> None:
+        self._started += 1
+        flow = Flow(self._started, ports, count, now, done)
+        if ports is None:
+            self._everywhere[flow.number] = flow
+            self._changed_everywhere = True
+        else:
+            for port in ports:
+                self._at.setdefault(port, {})[flow.number] = flow
+            self._changed.update(ports)
+
+    def next_end(self, now: float) -> float:
+        """Return when the next transfer ends, if none starts before; `inf` if there is none."""
+        if self._changed or self._changed_everywhere:
+            self._share(now)
+        while self._ends and self._ends[0][2] != self._ends[0][3].version:
+            heapq.heappop(self._ends)
+        return self._ends[0][0] if self._ends else inf
+
+    def finish(self, now: float) -> None:
+        """End all transfers that are through at `now`, in the order in which they began."""
+        through = []
+        while self._ends and (self._ends[0][0] <= now or self._ends[0][2] != self._ends[0][3].version):
+            _, _, version, flow = heapq.heappop(self._ends)
+            if version == flow.version:
+                through.append(flow)
+        for flow in sorted(through, key=lambda each: each.number):
+            flow.version = -1
+            if flow.ports is None:
+                del self._everywhere[flow.number]
+                self._changed_everywhere = True
+            else:
+                for port in flow.ports:
+                    del self._at[port][flow.number]
+                    if not self._at[port]:
+                        del self._at[port]
+                self._changed.update(flow.ports)
+        for flow in sorted(through, key=lambda each: each.number):
+            flow.done()
+
+    def _share(self, now: float) -> None:
+        if self._everywhere or self._changed_everywhere:
+            flows = {number: flow for port in self._at.values() for number, flow in port.items()} | self._everywhere
+        else:
+            flows = self._reached(self._changed)
+        self._changed, self._changed_everywhere = set(), False
+        rates = self._fill(flows)
+        for number in sorted(flows):
+            flow, rate = flows[number], rates[number]
+            if rate == flow.rate and flow.version:
+                continue
+            if flow.rate and flow.rate != inf:
+                flow.remaining = max(0.0, flow.remaining - flow.rate * (now - flow.since))
+            flow.rate, flow.since = rate, now
+            flow.version += 1
+            heapq.heappush(self._ends, (now + flow.remaining / rate, number, flow.version, flow))
+
+    def _reached(self, ports: Iterable[Port]) -> dict[int, Flow]:
+        flows: dict[int, Flow] = {}
+        frontier, seen = list(ports), set(ports)
+        while frontier:
+            for number, flow in self._at.get(frontier.pop(), {}).items():
+                if number not in flows:
+                    flows[number] = flow
+                    for port in flow.ports or ():
+                        if port not in seen:
+                            seen.add(port)
+                            frontier.append(port)
+        return flows
+
+    def _fill(self, flows: dict[int, Flow]) -> dict[int, float]:
+        """Progressive filling: freeze the flows of the port with the smallest share, and go on with the rest."""
+        rates: dict[int, float] = {}
+        waiting = {port: set(self._at[port]) for flow in flows.values() for port in flow.ports or ()}
+        left = {port: self._capacity[port] for port in waiting}
+        everywhere, used = set(self._everywhere), 0.0
+        while len(rates) < len(flows):
+            share, tightest = inf, None
+            for port, numbers in waiting.items():
+                if numbers:
+                    part = max(0.0, left[port] - used) / (len(numbers) + len(everywhere)) if left[port] < inf else inf
+                    if part < share:
+                        share, tightest = part, port
+            if everywhere and max(0.0, self._narrowest - used) / len(everywhere) < share:
+                share, tightest = max(0.0, self._narrowest - used) / len(everywhere), None
+            if share == inf:
+                rates |= dict.fromkeys(flows.keys() - rates.keys(), inf)
+                break
+            frozen = list(waiting[tightest]) if tightest is not None else []
+            if everywhere:
+                rates |= dict.fromkeys(everywhere, share)
+                used += share * len(everywhere)
+                everywhere = set()
+            for number in frozen:
+                rates[number] = share
+                for port in flows[number].ports or ():
+                    waiting[port].discard(number)
+                    left[port] -= share
+        return rates

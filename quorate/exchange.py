@@ -1,0 +1,102 @@
+"""One meeting: every worker says its update, and every worker gets the combination.
+
+The route is derived, not chosen: if decoding the sum of the messages is the sum of the decoded messages, and the
+aggregator needs no more than that, the messages are summed on their way (all-reduce); otherwise they are gathered,
+decoded and aggregated by everybody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from quorate.aggregators import Aggregator, name_of, what_it_needs
+from quorate.aggregators.mean import mean
+from quorate.codecs import Codec, State
+from quorate.codecs.identity import Identity
+from quorate.node import Node
+from quorate.rand import At
+from quorate.wire import Message, Opens, Wire, require, size_in_bytes
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """What is said in a meeting, and how it is combined.
+
+    Raises:
+        Incompatible: if the codecs can't follow one another, or the aggregator must see more than they let it.
+    """
+
+    codec: Codec = field(default_factory=Identity)
+    aggregator: Aggregator = mean
+
+    def __post_init__(self) -> None:
+        require(
+            self.facts.opens >= what_it_needs(self.aggregator),
+            f"{name_of(self.aggregator)} needs each worker's update, but {self.codec} lets only their total be opened",
+            "use the aggregator `mean`",
+        )
+
+    @cached_property
+    def facts(self) -> Wire:
+        """The facts that hold for what travels."""
+        return self.codec.wire(Wire())
+
+    @cached_property
+    def sums_in_flight(self) -> bool:
+        """Whether messages are summed on their way, rather than gathered and decoded one by one."""
+        return self.facts.summable and self.facts.aligned and what_it_needs(self.aggregator) == Opens.TOTAL
+
+    def init(self, like: Tensor) -> State:
+        """Return the codec's state before the first meeting."""
+        return self.codec.init(like)
+
+    def emits(self, like: Tensor) -> Message:
+        """Return tensors of the shapes and dtypes that travel for an update like this one."""
+        return self.codec.emits(like)
+
+    def bytes_said(self, like: Tensor) -> int:
+        """Return the bytes of one worker's message."""
+        return size_in_bytes(self.emits(like))
+
+    async def __call__(
+        self, node: Node, update: Tensor, state: State, at: At, weights: Sequence[float] | None = None
+    ) -> tuple[Tensor, State]:
+        """Meet once.
+
+        Args:
+            update: (d,), this worker's; it is given away.
+            state: the codec's.
+            weights: one number per worker, the same on all; None: all equal.
+
+        Returns:
+            The combined update of shape (d,), to be read only, and the codec's new state.
+        """
+        if self.sums_in_flight:
+            share = 1 / node.size if weights is None else weights[node.rank] / sum(weights)
+            head, side, state = self.codec.encode(update.mul_(share), state, at)
+            total = await node.all_reduce(head)
+            return self.codec.decode(total, side, update, at), state
+        message, state = self.say(update, state, at)
+        heard = await node.all_gather(message)
+        return self.combine([self.hear(each, update, at) for each in heard], weights), state
+
+    def say(self, update: Tensor, state: State, at: At) -> tuple[Message, State]:
+        """Encode an update, which is given away, into a message that one peer can decode by `hear`."""
+        head, side, state = self.codec.encode(update, state, at)
+        return (head, *side), state
+
+    def hear(self, message: Message, like: Tensor, at: At) -> Tensor:
+        """Decode one worker's message to an update like this one."""
+        head, *side = message
+        return self.codec.decode(head, tuple(side), like, at)
+
+    def combine(self, updates: Sequence[Tensor], weights: Sequence[float] | None = None) -> Tensor:
+        """Aggregate updates of shape (d,) that were heard one by one."""
+        along: Any = None if weights is None else torch.tensor(weights, dtype=torch.float64)
+        return self.aggregator(torch.stack(list(updates)), along)

@@ -1,0 +1,23 @@
+"""Writing files so that a reader, or a run that is resumed after a crash, sees all of a file or none of it."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file next to its place, flush it to the disk, and move it into place."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file atomically."""
+    write_atomically(path, (json.dumps(value, indent=1) + "\n").encode())

@@ -1,0 +1,89 @@
+"""The world as one worker sees it.
+
+A program is `async def program(node, training, exchange, ...) -> Tensor`. Every call on the node starts its work at
+once and returns an awaitable: what stands between the call and its `await` overlaps with it.
+
+Who may write to a tensor:
+
+- what is given to `all_reduce`, or to `compute(..., donate=True)`, is given away: it must not be used again;
+- what is given to `send`, `all_gather` or a plain `compute` may be read, and must not be written to before the await;
+- what is received, and what a donated computation returns, may be shared with other workers: read it, or donate it.
+
+The simulator's paranoid mode checks all three.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Protocol, TypeVar
+
+from torch import Tensor
+
+from quorate.trees import Tree
+from quorate.wire import Message
+
+T = TypeVar("T")
+
+
+class Node(Protocol):
+    """One worker's connection to the others, whatever engine runs it."""
+
+    @property
+    def rank(self) -> int:
+        """This worker's number, 0 .. size - 1."""
+
+    @property
+    def size(self) -> int:
+        """The number of workers."""
+
+    def now(self) -> float:
+        """Return seconds since the run began: virtual in the simulator, real elsewhere."""
+
+    def compute(self, function: Callable[..., T], *args: Any, samples: float = 0, donate: bool = False) -> Awaitable[T]:
+        """Run a function on this worker.
+
+        Args:
+            function: depends on nothing but its arguments, and writes to none of them unless they are donated.
+            samples: how many training samples it handles; the simulator charges time for them.
+            donate: the arguments are given away, so that the function may work in place.
+        """
+
+    def send(self, dst: int, message: Message) -> Awaitable[None]:
+        """Send tensors to a worker; messages between two workers arrive in the order in which they were sent."""
+
+    def recv(self, src: int | None, like: Message) -> Awaitable[tuple[int, Message]]:
+        """Receive the next message from a worker (None: from whoever comes first).
+
+        Args:
+            like: tensors of the shapes and dtypes that are expected; another message is an error.
+
+        Returns:
+            The sender's rank and the message.
+        """
+
+    def all_reduce(self, tensor: Tensor) -> Awaitable[Tensor]:
+        """Sum a tensor over all workers; every worker gets the same bits.
+
+        All workers call the collectives (`all_reduce`, `all_gather`) in the same order, with equal shapes and dtypes.
+        """
+
+    def all_gather(self, message: Message) -> Awaitable[list[Message]]:
+        """Give every worker the messages of all, in the order of ranks."""
+
+    def spawn(self, program: Coroutine[Any, Any, T]) -> Awaitable[T]:
+        """Start a coroutine beside the caller; on a rank that starts several, they make progress in that order."""
+
+    def restore(self, shared: Tree, own: Tree) -> tuple[int, Tree, Tree]:
+        """Return (steps done, shared state, own state): the given ones, or a checkpoint's when a run is resumed."""
+
+    def commit(self, step: int, loss: float, shared: Tree, own: Tree) -> None:
+        """Declare a step done, between two exchanges: metrics, evaluations and checkpoints are taken here.
+
+        Every worker commits every step, with no message of its own still on the way.
+
+        Args:
+            step: the number of steps done, from 1.
+            loss: this worker's training loss in the step.
+            shared: state that is equal on all workers at this step.
+            own: this worker's state. One of the two holds `parameters`, a tensor of shape (d,).
+        """

@@ -1,0 +1,111 @@
+"""Any optimizer of torch.optim as a function: (parameters, gradient, state) -> (parameters, state)."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from quorate.errors import RecipeError, suggestion
+from quorate.flat import Layout
+from quorate.trees import Tree, branch
+
+_ELEMENTWISE = frozenset(
+    ["sgd", "adam", "adamw", "adadelta", "adagrad", "adamax", "nadam", "radam", "rmsprop", "rprop", "asgd"]
+)  # each coordinate for itself: all parameters, of all workers, may be updated as one tensor
+_REFUSED = {"lbfgs": "needs the loss more than once a step", "sparseadam": "needs sparse gradients"}
+
+
+def torch_optimizers() -> dict[str, type[torch.optim.Optimizer]]:
+    """Return the optimizers of torch.optim that can be used, by lower-case name."""
+    return {
+        name.lower(): part
+        for name, part in vars(torch.optim).items()
+        if inspect.isclass(part) and issubclass(part, torch.optim.Optimizer) and part is not torch.optim.Optimizer
+        if name.lower() not in _REFUSED
+    }
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """The choice of an optimizer.
+
+    Args:
+        name: of a class of torch.optim, in any case.
+        settings: its keyword arguments, e.g. {"lr": 0.1, "momentum": 0.9}.
+
+    Raises:
+        RecipeError: if there is no such optimizer, or torch refuses the settings.
+    """
+
+    name: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        known, name = torch_optimizers(), self.name.lower()
+        if name in _REFUSED:
+            raise RecipeError(f"optimizer `{self.name}` {_REFUSED[name]}", "use `sgd` or `adam`")
+        if name not in known:
+            raise RecipeError(f"unknown optimizer `{self.name}`", suggestion(self.name, known))
+        accepted = [key for key in inspect.signature(known[name]).parameters if key != "params"]
+        for key in self.settings:
+            if key not in accepted:
+                raise RecipeError(f"unknown setting of `{self.name}` `{key}`", suggestion(key, accepted))
+        try:
+            self.build([nn.Parameter(torch.zeros(1, 1))])
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise RecipeError(f"optimizer `{self.name}` refuses its settings: {error}") from error
+
+    def build(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        """Make the torch optimizer."""
+        settings: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in self.settings.items()
+        }
+        return torch_optimizers()[self.name.lower()](parameters, **settings)
+
+    def update(self, layout: Layout) -> Update:
+        """Return the optimizer's step for parameters of a layout."""
+        return Update(self, layout)
+
+
+@dataclass(frozen=True)
+class Update:
+    """One step of an optimizer: (parameters (d,), gradient (d,), state) -> (parameters, state), in place."""
+
+    optimizer: Optimizer
+    layout: Layout
+
+    @property
+    def elementwise(self) -> bool:
+        """Whether each coordinate is updated for itself, so that parameters may have any shape (..., d)."""
+        return self.optimizer.name.lower() in _ELEMENTWISE
+
+    def __call__(self, parameters: Tensor, gradient: Tensor, state: Tree) -> tuple[Tensor, Tree]:
+        """Step once; parameters and the tensors of state are written to, the gradient is not."""
+        if self.elementwise:
+            return parameters, self._step({"": parameters}, {"": gradient}, {"": state})[""]
+        views, gradients = self.layout.views(parameters), self.layout.views(gradient)
+        names = {name: name.replace(".", "/") for name in views}
+        after = self._step(views, gradients, {name: branch(state, key) for name, key in names.items()})
+        return parameters, {names[name]: tree for name, tree in after.items()}
+
+    def _step(self, views: Mapping[str, Tensor], gradients: Mapping[str, Tensor], state: Mapping[str, Tree]) -> Any:
+        owned = {name: nn.Parameter(view) for name, view in views.items()}
+        step = self.optimizer.build(list(owned.values()))
+        for name, parameter in owned.items():
+            parameter.grad = gradients[name]
+            if state[name]:
+                step.state[parameter] = dict(state[name])
+        step.step()
+        after: dict[str, Tree] = {}
+        for name, parameter in owned.items():
+            kept = {key: value for key, value in step.state[parameter].items() if value is not None}
+            for key, value in kept.items():
+                if not isinstance(value, Tensor):
+                    raise RecipeError(f"optimizer `{self.optimizer.name}` keeps `{key}`, which is no tensor")
+            after[name] = kept
+        return after

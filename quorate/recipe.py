@@ -1,0 +1,299 @@
+"""A recipe: what a run is, as a TOML file whose tables mirror the parts.
+
+Flags of the command line say where a run happens, never what it is; the number of workers and the seed are the two
+exceptions, because they are what one varies most.
+"""
+
+from __future__ import annotations
+
+import inspect
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_type_hints
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from quorate import parts
+from quorate.aggregators import Aggregator
+from quorate.cluster import Cluster
+from quorate.codecs import Codec
+from quorate.codecs.chain import Chain
+from quorate.codecs.identity import Identity
+from quorate.errors import RecipeError, suggestion
+from quorate.exchange import Exchange
+from quorate.optimizer import Optimizer
+from quorate.partitions import Partition
+from quorate.periods import Period
+from quorate.tasks import Task
+from quorate.topologies import Topology
+
+_OF_PROGRAM: dict[Any, str] = {Optimizer: "optimizer", Period: "period", Topology: "topology"}
+
+
+class SimulatorSettings(BaseModel):
+    """How a run is simulated.
+
+    Args:
+        batching: "exact": gradients one by one, as real processes take them, to the same bits; "vectorised": those of
+            many workers in one pass; "auto": exact up to 16 workers.
+        paranoid: check who writes to which tensor; slow.
+        threads: torch's threads; more than one may change the bits.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    batching: Literal["auto", "exact", "vectorised"] = "auto"
+    paranoid: bool = False
+    threads: int = Field(default=1, ge=1)
+
+
+class ProcessSettings(BaseModel):
+    """How a run on real processes is done.
+
+    Args:
+        device: "cpu" (gloo) or "cuda" (NCCL; one GPU per process).
+        threads: torch's threads in each process; more than one may change the bits.
+        timeout: seconds after which a collective that some rank has not joined is given up.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    device: Literal["cpu", "cuda"] = "cpu"
+    threads: int = Field(default=1, ge=1)
+    timeout: float = Field(default=300.0, gt=0)
+
+
+class RecordSettings(BaseModel):
+    """What a run writes, and how often, in steps; 0 for never.
+
+    Args:
+        metrics: between two lines of `metrics.jsonl`.
+        evaluate: between two measurements on the test data, of rank 0's parameters.
+        checkpoint: between two checkpoints.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    metrics: int = Field(default=10, ge=1)
+    evaluate: int = Field(default=50, ge=0)
+    checkpoint: int = Field(default=100, ge=0)
+
+
+_SETTINGS: dict[str, type[BaseModel]] = {
+    "cluster": Cluster,
+    "simulator": SimulatorSettings,
+    "processes": ProcessSettings,
+    "record": RecordSettings,
+}
+_PARTS = ("task", "partition", "program", "optimizer", "period", "topology", "codec", "aggregator")
+_DEFAULTS: dict[str, Any] = {
+    "task": {"name": "digits"},
+    "partition": {"name": "iid"},
+    "aggregator": {"name": "mean"},
+    "codec": [],
+    "period": {"name": "every"},
+    "topology": {"name": "ring"},
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe whose every value has been checked; making it loads no data.
+
+    Args:
+        name: what the run folder is called after.
+        folder: where files that the recipe names are looked for.
+        seed: what all randomness of a run comes from.
+        workers: how many, if the command line says nothing else.
+        tables: the recipe's parts, defaults filled in.
+    """
+
+    name: str
+    folder: Path
+    seed: int
+    workers: int
+    tables: Mapping[str, Any]
+    cluster: Cluster = field(default_factory=Cluster)
+    simulator: SimulatorSettings = field(default_factory=SimulatorSettings)
+    processes: ProcessSettings = field(default_factory=ProcessSettings)
+    record: RecordSettings = field(default_factory=RecordSettings)
+
+    def task(self, data: Path | None) -> Task:
+        """Load the task; `data` is the folder of data sets, if one was given."""
+        part = parts.find("task", self.tables["task"]["name"], self.folder)
+        given = {"data": data} if "data" in parts.settings(part) else {}
+        task = parts.build("task", self.tables["task"], given, self.folder)()
+        if not isinstance(task, Task):
+            raise RecipeError(f"task `{self.tables['task']['name']}` must return a quorate.tasks.Task, got {task!r}")
+        return task
+
+    @property
+    def partition(self) -> Partition:
+        """How data is divided."""
+        return parts.build("partition", self.tables["partition"], folder=self.folder)  # type: ignore[no-any-return]
+
+    @property
+    def exchange(self) -> Exchange:
+        """What is said in a meeting, and how it is combined."""
+        codecs: list[Codec] = [parts.build("codec", table, folder=self.folder) for table in self.tables["codec"]]
+        aggregator: Aggregator = parts.build("aggregator", self.tables["aggregator"], folder=self.folder)
+        codec = Identity() if not codecs else codecs[0] if len(codecs) == 1 else Chain(tuple(codecs))
+        return Exchange(codec, aggregator)
+
+    @property
+    def program(self) -> Any:
+        """The program with its settings filled in: (node, training, exchange) -> coroutine."""
+        part = parts.find("program", self.tables["program"]["name"], self.folder)
+        given = {name: self._part(kind) for name, kind in _parts_of(part).items()}
+        return parts.build("program", self.tables["program"], given, self.folder)
+
+    @property
+    def steps(self) -> int | None:
+        """How many steps the program does, if it has such a setting."""
+        steps = self.program.keywords.get("steps") if isinstance(self.program, partial) else None
+        return steps if isinstance(steps, int) else None
+
+    def _part(self, kind: str) -> Any:
+        table = self.tables[kind]
+        if kind == "optimizer":
+            if not isinstance(table.get("name"), str):
+                raise RecipeError("[optimizer] needs `name`, a class of torch.optim", 'name = "sgd"')
+            return Optimizer(table["name"], {key: value for key, value in table.items() if key != "name"})
+        return parts.build(kind, table, folder=self.folder)
+
+    def to_toml(self) -> str:
+        """Return the whole recipe, defaults included, as TOML that gives this recipe again."""
+        whole: dict[str, Any] = {"seed": self.seed, "workers": self.workers}
+        whole |= {kind: table for kind, table in self.tables.items() if table}
+        for key in _SETTINGS:
+            whole[key] = getattr(self, key).model_dump(mode="json", exclude_none=True)
+        return tomli_w.dumps(_without_none(whole))
+
+
+def load(path: Path) -> Recipe:
+    """Read a recipe from a TOML file.
+
+    Raises:
+        RecipeError: if there is no such file, it is no TOML, or a value in it can't be what was meant.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise RecipeError(f"there is no recipe `{path}`", "`quorate list` shows the ready ones") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"recipe `{path}` can't be read: {error}") from error
+    return parse(text, path.stem, path.resolve().parent)
+
+
+def parse(text: str, name: str, folder: Path) -> Recipe:
+    """Read a recipe from TOML text; see `load`."""
+    try:
+        whole = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"recipe `{name}` is no valid TOML: {error}") from error
+    return resolve(whole, name, folder)
+
+
+def resolve(whole: Mapping[str, Any], name: str, folder: Path) -> Recipe:
+    """Check a recipe's values, and fill in defaults; see `load`."""
+    known = ["seed", "workers", *_PARTS, *_SETTINGS]
+    for key in whole:
+        if key not in known:
+            raise RecipeError(f"unknown key `{key}` in recipe `{name}`", suggestion(key, known))
+    seed = parts.typed("`seed`", Annotated[int, Field(ge=0, lt=2**62)], whole.get("seed", 0))
+    workers = parts.typed("`workers`", int, whole.get("workers", 8))
+    if workers < 1:
+        raise RecipeError(f"a run needs at least one worker, got workers = {workers}", "workers = 8")
+    if "program" not in whole:
+        raise RecipeError(f"recipe `{name}` has no [program]", suggestion("", parts.names("program")))
+    tables: dict[str, Any] = {}
+    for kind in _PARTS:
+        table = whole.get(kind, _DEFAULTS.get(kind))
+        if kind == "codec":
+            if not isinstance(table, list) or not all(isinstance(each, Mapping) for each in table):
+                raise RecipeError("codecs are written as [[codec]], one table each, in their order on the wire")
+        elif table is not None and not isinstance(table, Mapping):
+            raise RecipeError(f"`{kind}` must be a table, got {table!r}", f'[{kind}]\nname = "..."')
+        if table is not None:
+            tables[kind] = table
+    program = parts.find("program", tables["program"].get("name"), folder)
+    used = _parts_of(program).values()
+    for kind in set(_OF_PROGRAM.values()) - set(used):
+        if kind in whole:
+            raise RecipeError(f"program `{tables['program']['name']}` has no use for [{kind}]", f"leave out [{kind}]")
+        tables.pop(kind, None)
+    if "optimizer" in used and "optimizer" not in tables:
+        raise RecipeError(
+            f"program `{tables['program']['name']}` needs an [optimizer]", '[optimizer]\nname = "sgd"\nlr = 0.1'
+        )
+    settings = {key: _settings(key, model, whole.get(key, {})) for key, model in _SETTINGS.items()}
+    recipe = Recipe(name, folder, seed, workers, tables, **settings)
+    _check(recipe)
+    return Recipe(name, folder, seed, workers, {kind: _filled(recipe, kind) for kind in tables}, **settings)
+
+
+def _parts_of(program: Any) -> dict[str, str]:
+    """Return which keyword arguments of a program are parts, and of which kind."""
+    hints = get_type_hints(program)
+    return {
+        name: _OF_PROGRAM[hints[name]]
+        for name in parts.settings(program)
+        if any(hints.get(name) is each or hints.get(name) == each for each in _OF_PROGRAM)
+    }
+
+
+def _check(recipe: Recipe) -> None:
+    """Build every part once, so that a mistake shows before any data is read."""
+    part = parts.find("task", recipe.tables["task"].get("name"), recipe.folder)
+    given = {"data": None} if "data" in parts.settings(part) else {}
+    parts.build("task", recipe.tables["task"], given, recipe.folder)
+    _ = recipe.partition, recipe.exchange
+    keywords = recipe.program.keywords if isinstance(recipe.program, partial) else {}
+    if "period" in recipe.tables:
+        keywords["period"](1)
+    if "topology" in recipe.tables:
+        keywords["topology"](0, recipe.workers, 0)
+    steps = recipe.steps
+    if steps is not None and steps < 1:
+        raise RecipeError(f"`steps` must be at least 1, got {steps}", "steps = 300")
+
+
+def _filled(recipe: Recipe, kind: str) -> Any:
+    table = recipe.tables[kind]
+    if kind == "codec":
+        return [_with_defaults(kind, each, recipe.folder) for each in table]
+    return dict(table) if kind == "optimizer" else _with_defaults(kind, table, recipe.folder)
+
+
+def _with_defaults(kind: str, table: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    part = parts.find(kind, table.get("name"), folder)
+    defaults = {
+        key: each.default
+        for key, each in parts.settings(part).items()
+        if each.default is not inspect.Parameter.empty and key != "data"
+    }
+    return {"name": table["name"]} | defaults | dict(table)
+
+
+def _settings(key: str, model: type[BaseModel], table: Any) -> Any:
+    if not isinstance(table, Mapping):
+        raise RecipeError(f"`{key}` must be a table, got {table!r}", f"[{key}]")
+    try:
+        return model.model_validate(table)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("function", "constrained")))
+        if first["type"] == "extra_forbidden":
+            raise RecipeError(f"unknown key `{where}` in [{key}]", suggestion(where, model.model_fields)) from error
+        wanted = first["msg"].removeprefix("Value error, ")
+        raise RecipeError(f"[{key}] `{where}`: {wanted[:1].lower()}{wanted[1:]}, got {first['input']!r}") from error
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_none(each) for key, each in value.items() if each is not None}
+    return [_without_none(each) for each in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,222 @@
+"""What a run writes while it goes on: metrics, evaluations and checkpoints, from the steps that ranks commit."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from os import SEEK_END
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from quorate import checkpoint
+from quorate.checkpoint import Checkpoint
+from quorate.errors import QuorateError
+from quorate.files import write_atomically
+from quorate.recipe import RecordSettings
+from quorate.trace import Trace
+from quorate.training import Training
+from quorate.trees import Tree, leaf, leaves
+
+Progress = Callable[[int, dict[str, float]], None]
+
+
+class Metrics:
+    """Lines of JSON, and TensorBoard events, as they come.
+
+    Args:
+        path: of the JSON lines.
+        events: the folder of TensorBoard events; None for none.
+        after: the steps done when a resumed run goes on; later lines are taken back.
+    """
+
+    def __init__(self, path: Path, events: Path | None, after: int) -> None:
+        kept = [line for line in read_lines(path) if line["step"] <= after]
+        path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        self._file = path.open("a")
+        self._last: tuple[int, int, dict[str, Any]] | None = None
+        self._events = None
+        if events is not None:
+            from tensorboardX import SummaryWriter
+
+            self._events = SummaryWriter(str(events), purge_step=after + 1 if after else None)
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Write one line; a second one of the same step adds to the first."""
+        if self._last is not None and self._last[0] == line["step"]:
+            _, offset, before = self._last
+            self._file.truncate(offset)
+            line = before | {name: value for name, value in line.items() if value is not None}
+        self._file.seek(0, SEEK_END)
+        self._last = line["step"], self._file.tell(), line
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+        if self._events is not None:
+            for name, value in line.items():
+                if name != "step" and value is not None:
+                    self._events.add_scalar(name, value, line["step"])
+            self._events.flush()
+
+    def close(self) -> None:
+        """Close the files."""
+        self._file.close()
+        if self._events is not None:
+            self._events.close()
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a file of JSON lines; a last one that was cut short is left out."""
+    lines = []
+    for text in path.read_text().splitlines() if path.exists() else []:
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            break
+    return lines
+
+
+@dataclass
+class _Step:
+    """What the ranks have told of a step that not all of them have done yet."""
+
+    losses: list[float] = field(default_factory=list)
+    now: float = 0.0
+    parameters: Tensor | None = None
+    shared: Tree = field(default_factory=dict)
+    own: dict[int, Tree] = field(default_factory=dict)
+
+
+class RunRecorder:
+    """Records the ranks that one process runs: all of a simulation, or one real worker.
+
+    Evaluations are of the first rank's parameters. A real worker other than rank 0 writes its losses and bytes to a
+    file of its own; `merge` joins them when the run has ended.
+
+    Args:
+        folder: the run's.
+        ranks: that commit here.
+        size: of the run.
+        trace: which counts the bytes.
+        resumed: a checkpoint to go on from.
+        progress: told of the steps done, and of the last evaluation.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        ranks: range,
+        size: int,
+        settings: RecordSettings,
+        training: Training,
+        trace: Trace,
+        resumed: Checkpoint | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self._folder, self._ranks, self._settings = folder, ranks, settings
+        self._training, self._trace, self._resumed, self._progress = training, trace, resumed, progress
+        self._writer, self._writers = (0, 1) if len(ranks) == size else (ranks[0], size)
+        self._began = time.perf_counter()
+        self._wall_before, after = 0.0, 0
+        self._interval: list[float] = []
+        if resumed is not None:
+            facts = resumed.facts[-1]
+            self._wall_before, self._interval, after = facts["wall_seconds"], facts["interval"], resumed.step
+            trace.load(facts["trace"])
+        events = folder / "tensorboard" if self._writer == 0 else None
+        self._metrics = Metrics(metrics_path(folder, self._writer), events, after)
+        self._steps: dict[int, _Step] = {}
+        self._evaluated: dict[str, float] = {}
+        self._last = after
+
+    @property
+    def wall_seconds(self) -> float:
+        """Real seconds of training, those before a resumption included."""
+        return self._wall_before + time.perf_counter() - self._began
+
+    def restore(self, rank: int, shared: Tree, own: Tree) -> tuple[int, Tree, Tree]:
+        """Return a rank's state: the given one, or the checkpoint's.
+
+        Raises:
+            QuorateError: if the checkpoint does not fit the recipe's model.
+        """
+        if self._resumed is None:
+            return 0, shared, own
+        saved, mine = self._resumed, self._resumed.own.get(rank, {})
+        for given, held in ((shared, saved.shared), (own, mine)):
+            found = dict(leaves(held))
+            for name, tensor in leaves(given):
+                if name not in found or found[name].shape != tensor.shape or found[name].dtype != tensor.dtype:
+                    raise QuorateError(f"the checkpoint of step {saved.step} does not fit the recipe: `{name}` differs")
+        return saved.step, saved.shared, mine
+
+    def commit(self, rank: int, step: int, now: float, loss: float, shared: Tree, own: Tree) -> None:
+        """Take note of a rank's step; when all ranks have done it, write what is due."""
+        each = self._steps.setdefault(step, _Step())
+        each.losses.append(loss)
+        each.now = max(each.now, now)
+        if rank == self._ranks[0]:
+            each.parameters = leaf(shared if "parameters" in shared else own, "parameters")
+            each.shared = shared
+        if _due(self._settings.checkpoint, step):
+            each.own[rank] = own
+        if len(each.losses) == len(self._ranks):
+            self._done(step, self._steps.pop(step))
+
+    def _done(self, step: int, each: _Step) -> None:
+        self._last = step
+        self._interval.append(sum(each.losses) / len(each.losses))
+        evaluated: dict[str, float] = {}
+        if self._writer == 0 and _due(self._settings.evaluate, step):
+            assert each.parameters is not None
+            evaluated = self._training.evaluate(each.parameters)
+            self._evaluated = evaluated
+        if evaluated or _due(self._settings.metrics, step):
+            self._line(step, each.now, evaluated)
+        if _due(self._settings.checkpoint, step):
+            facts = {"trace": self._trace.state(), "wall_seconds": self.wall_seconds, "interval": self._interval}
+            checkpoint.write(
+                self._folder / "checkpoints", step, self._writer, self._writers, each.shared, each.own, facts
+            )
+        if self._progress is not None:
+            self._progress(step, self._evaluated)
+
+    def _line(self, step: int, now: float, evaluated: Mapping[str, float]) -> None:
+        loss = sum(self._interval) / len(self._interval) if self._interval else None
+        self._interval = []
+        line = {"step": step, "clock_seconds": now, "wall_seconds": self.wall_seconds, "bytes": self._trace.bytes}
+        self._metrics.write(line | {"train_loss": loss, **evaluated})
+
+    def finish(self, parameters: Tensor) -> dict[str, float]:
+        """Write the last line, with the measures of the parameters that the program returned, and close."""
+        evaluated = self._training.evaluate(parameters) if self._writer == 0 else {}
+        self._line(self._last, self._trace.seconds, evaluated)
+        self._metrics.close()
+        return evaluated
+
+
+def _due(interval: int, step: int) -> bool:
+    return bool(interval) and step % interval == 0
+
+
+def metrics_path(folder: Path, writer: int) -> Path:
+    """Return where a writer's lines are."""
+    return folder / ("metrics.jsonl" if writer == 0 else f"metrics-{writer:05d}.jsonl")
+
+
+def merge(folder: Path, size: int) -> None:
+    """Join the lines of all real workers into `metrics.jsonl`: mean losses and summed bytes, where all are there."""
+    own = [{line["step"]: line for line in read_lines(metrics_path(folder, rank))} for rank in range(1, size)]
+    lines = read_lines(metrics_path(folder, 0))
+    for line in lines:
+        others = [each.get(line["step"]) for each in own]
+        together = [line, *[other for other in others if other is not None]]
+        losses = [each["train_loss"] for each in together if each["train_loss"] is not None]
+        if len(together) == size:
+            line["bytes"] = sum(each["bytes"] for each in together)
+            line["train_loss"] = sum(losses) / len(losses) if losses else None
+    write_atomically(metrics_path(folder, 0), "".join(json.dumps(line) + "\n" for line in lines).encode())
+    for rank in range(1, size):
+        metrics_path(folder, rank).unlink(missing_ok=True)

@@ -1,0 +1,99 @@
+"""Runs side by side as numbers, the best of each column marked.
+
+Only finished runs compete, and clocks only if they are of the same kind: virtual seconds say nothing about wall time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from quorate.report import units
+from quorate.report.folder import Result, RunRecord, load, names
+
+DIGITS = 8  # of the hash: enough to see whether two runs ended with the same parameters
+
+
+@dataclass(frozen=True)
+class Column:
+    """A measure of a run: its short and long title, how to get and write it, and which end of it is best, if any."""
+
+    title: str
+    full: str
+    get: Callable[[Result], float | None]
+    write: Callable[[float | None], str]
+    best: Callable[[Sequence[float]], float] | None = None
+
+
+COLUMNS = (
+    Column("accuracy", "accuracy", lambda result: result.accuracy, units.share, max),
+    Column("loss", "loss", lambda result: result.loss, units.plain, min),
+    Column("steps", "steps", lambda result: result.steps, units.count),
+    Column("clock", "on the run's clock", lambda result: result.clock_seconds, units.seconds, min),
+    Column("wall", "wall time", lambda result: result.wall_seconds, units.seconds, min),
+    Column("bytes", "bytes sent", lambda result: result.bytes, units.size, min),
+)
+TITLES = ("run", *(column.title for column in COLUMNS), "model")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The text of one entry, and whether it is the best of its column."""
+
+    text: str
+    best: bool = False
+
+
+def cells(records: Sequence[RunRecord]) -> list[list[Cell]]:
+    """Return a row per run, an entry per title in `TITLES`; the texts are not escaped."""
+    rows = [
+        [Cell(name if record.finished else f"{name} ({record.facts.get('status')})")]
+        for name, record in zip(names(records), records, strict=True)
+    ]
+    for column in COLUMNS:
+        marked = _best(column, records)
+        for row, record in zip(rows, records, strict=True):
+            value = column.get(record.result)
+            row.append(Cell(column.write(value), best=record.finished and value is not None and value == marked))
+    for row, record in zip(rows, records, strict=True):
+        row.append(Cell((record.result.parameters_sha256 or units.NOTHING)[:DIGITS]))
+    return rows
+
+
+def comparison(folders: Sequence[Path]) -> Table:
+    """Return the comparison of run folders for the terminal.
+
+    Raises:
+        QuorateError: if one of them is no run folder, or damaged.
+    """
+    table = Table(box=box.SIMPLE, padding=0, pad_edge=False)
+    for i, title in enumerate(TITLES):
+        table.add_column(title, justify="right" if i else "left", overflow="fold", no_wrap=i > 0)
+    rows = cells([load(folder) for folder in folders])
+    for row in rows:
+        table.add_row(*(Text(printable(cell.text) + "*" * cell.best, "bold green" * cell.best) for cell in row))
+    if any(cell.best for row in rows for cell in row):
+        table.caption = "* best of the finished runs"
+    return table
+
+
+def printable(text: Any) -> str:
+    """Return the text without control characters, which could steer a terminal."""
+    return "".join(character if character.isprintable() else "?" for character in str(text))
+
+
+def _best(column: Column, records: Sequence[RunRecord]) -> float | None:
+    """Return the best value of a column; None if there is nothing to choose between."""
+    competing = [record for record in records if record.finished]
+    if column.best is None or (column.title == "clock" and len({record.virtual for record in competing}) > 1):
+        return None
+    values = [value for record in competing if (value := column.get(record.result)) is not None]
+    numbers = [value for value in values if math.isfinite(value)]
+    return column.best(numbers) if len(set(values)) > 1 and numbers else None

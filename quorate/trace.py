@@ -1,0 +1,175 @@
+"""Who sent what to whom and when, and how each worker spent its time.
+
+Every engine writes one. Sums are always kept; single transfers only if asked for, because an adversary is a view of
+them (`seen_by`), and the timeline holds the first few thousand intervals of the first few workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from quorate.errors import QuorateError
+
+_TIMELINE_RANKS, _TIMELINE_INTERVALS = 64, 8_000
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """One message on its way from `start` to `end` seconds."""
+
+    src: int
+    dst: int
+    bytes: int
+    start: float
+    end: float
+
+
+class Trace:
+    """The record of one run.
+
+    Args:
+        size: number of workers.
+        transfers: keep every single transfer in `transfers`.
+    """
+
+    def __init__(self, size: int, transfers: bool = False) -> None:
+        self.size = size
+        self.seconds = 0.0
+        self.sent_bytes = np.zeros(size, np.int64)
+        self.received_bytes = np.zeros(size, np.int64)
+        self.sent_messages = np.zeros(size, np.int64)
+        self.computing_seconds = np.zeros(size)
+        self.sending_seconds = np.zeros(size)
+        self.ended = np.zeros(size)
+        self.hosts: list[str | None] = [None] * size
+        self.links: dict[tuple[int, int], list[int]] = {}
+        self.ring = [0, 0]
+        """Bytes and messages that every worker has passed to the next one, in collectives."""
+        self.intervals: list[tuple[int, str, float, float]] = []
+        self.until = float("inf")
+        self.transfers: list[Transfer] | None = [] if transfers else None
+
+    @property
+    def bytes(self) -> int:
+        """All bytes sent so far, by all workers."""
+        return int(self.sent_bytes.sum())
+
+    def sent(self, src: int, dst: int, count: int, start: float, end: float) -> None:
+        """Record one message of `count` bytes."""
+        self.sent_bytes[src] += count
+        self.received_bytes[dst] += count
+        self.sent_messages[src] += 1
+        link = self.links.setdefault((src, dst), [0, 0])
+        link[0] += count
+        link[1] += 1
+        if self.transfers is not None:
+            self.transfers.append(Transfer(src, dst, count, start, end))
+
+    def collective(self, count: int, messages: int, start: float, end: float) -> None:
+        """Record that every worker passed `count` bytes to the next one, round a ring."""
+        if self.size == 1:
+            return
+        self.sent_bytes += count
+        self.received_bytes += count
+        self.sent_messages += messages
+        self.ring[0] += count
+        self.ring[1] += messages
+        if self.transfers is not None:
+            following = [(rank, (rank + 1) % self.size) for rank in range(self.size)]
+            self.transfers.extend(Transfer(src, dst, count, start, end) for src, dst in following)
+
+    def busy(self, rank: int, kind: str, start: float, end: float) -> None:
+        """Record that a worker was `computing` or `sending` from `start` to `end`."""
+        if end <= start:
+            return
+        (self.computing_seconds if kind == "computing" else self.sending_seconds)[rank] += end - start
+        if rank < _TIMELINE_RANKS and start < self.until:
+            if len(self.intervals) < _TIMELINE_INTERVALS:
+                self.intervals.append((rank, kind, start, end))
+            else:
+                self.until = start
+
+    def end(self, rank: int, now: float) -> None:
+        """Record when a worker's program has ended, or how far it has come."""
+        self.ended[rank] = now
+        self.seconds = max(self.seconds, now)
+
+    def seen_by(self, who: int | str) -> list[Transfer]:
+        """Return the transfers that a worker took part in, or, for "wire", all of them.
+
+        Raises:
+            QuorateError: if single transfers were not kept.
+        """
+        if self.transfers is None:
+            raise QuorateError("the trace kept sums only", "ask for Trace(size, transfers=True)")
+        return [each for each in self.transfers if who == "wire" or who in (each.src, each.dst)]
+
+    def all_links(self) -> list[tuple[int, int, int, int]]:
+        """Return (src, dst, bytes, messages) of every pair that has talked."""
+        links = {pair: list(sums) for pair, sums in self.links.items()}
+        if self.ring[1]:
+            for rank in range(self.size):
+                link = links.setdefault((rank, (rank + 1) % self.size), [0, 0])
+                link[0] += self.ring[0]
+                link[1] += self.ring[1]
+        return [(src, dst, *sums) for (src, dst), sums in sorted(links.items())]  # type: ignore[misc]
+
+    def summary(self) -> dict[str, Any]:
+        """Return what `trace.json` holds. A worker that was not computing until its end was waiting."""
+        waiting = np.maximum(self.ended - self.computing_seconds, 0)
+        workers = [
+            {
+                "rank": rank,
+                "host": self.hosts[rank],
+                "sent_bytes": int(self.sent_bytes[rank]),
+                "received_bytes": int(self.received_bytes[rank]),
+                "sent_messages": int(self.sent_messages[rank]),
+                "computing_seconds": float(self.computing_seconds[rank]),
+                "sending_seconds": float(self.sending_seconds[rank]),
+                "waiting_seconds": float(waiting[rank]),
+            }
+            for rank in range(self.size)
+        ]
+        until = min(self.until, self.seconds)
+        intervals = [[rank, kind, a, b] for rank, kind, a, b in self._with_waiting() if a < until]
+        return {
+            "size": self.size,
+            "seconds": self.seconds,
+            "workers": workers,
+            "links": [list(link) for link in self.all_links()],
+            "timeline": {"until": until, "intervals": intervals},
+        }
+
+    def _with_waiting(self) -> list[tuple[int, str, float, float]]:
+        gaps, free = [], dict.fromkeys(range(min(self.size, _TIMELINE_RANKS)), 0.0)
+        for rank, kind, start, end in sorted(self.intervals, key=lambda interval: interval[2]):
+            if kind == "computing":
+                if start > free[rank]:
+                    gaps.append((rank, "waiting", free[rank], start))
+                free[rank] = end
+        gaps += [(rank, "waiting", last, float(self.ended[rank])) for rank, last in free.items()]
+        return self.intervals + [gap for gap in gaps if gap[3] > gap[2]]
+
+    def state(self) -> dict[str, Any]:
+        """Return the sums as JSON values, for a checkpoint; the timeline and single transfers are not kept."""
+        return {
+            "arrays": {name: getattr(self, name).tolist() for name in _ARRAYS},
+            "links": [[*pair, *sums] for pair, sums in self.links.items()],
+            "ring": self.ring,
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from sums that `state` returned."""
+        for name in _ARRAYS:
+            array = getattr(self, name)
+            array[:] = state["arrays"][name]
+        self.links = {(src, dst): [count, messages] for src, dst, count, messages in state["links"]}
+        self.ring = list(state["ring"])
+        self.seconds = float(self.ended.max())
+
+
+_ARRAYS = ("sent_bytes", "received_bytes", "sent_messages", "computing_seconds", "sending_seconds", "ended")

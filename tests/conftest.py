@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def data_folder(request: pytest.FixtureRequest) -> Path:
+    """The folder that QUORATE_DATA names; skips unless it holds what the test's `data` marks name.
+
+    `@pytest.mark.data("libsvm/a9a")` states what a test reads.
+    """
+    named = os.environ.get("QUORATE_DATA")
+    for mark in request.node.iter_markers("data"):
+        for file in mark.args:
+            if not named or not (Path(named) / file).is_file():
+                pytest.skip(f"QUORATE_DATA names no folder with {file}")
+    return Path(named or ".")
