@@ -72,13 +72,13 @@ class Exchange:
         Args:
             update: (d,), this worker's; it is given away.
             state: the codec's.
-            weights: one number per worker, the same on all; None: all equal.
+            weights: one number per worker, the same on all, which sum to 1; None: all equal.
 
         Returns:
             The combined update of shape (d,), to be read only, and the codec's new state.
         """
         if self.sums_in_flight:
-            share = 1 / node.size if weights is None else weights[node.rank] / sum(weights)
+            share = 1 / node.size if weights is None else weights[node.rank]
             head, side, state = self.codec.encode(update.mul_(share), state, at)
             total = await node.all_reduce(head)
             return self.codec.decode(total, side, update, at), state

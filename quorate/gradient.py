@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,20 +23,28 @@ class TaskError(QuorateError):
     """The user's model or loss did something that no run can go on from."""
 
 
-@dataclass(frozen=True)
-class Batch:
+class Batch(NamedTuple):
     """Which samples a gradient is taken on.
 
     Args:
         indices: (b,), positions in the training data.
-        rand: the stream that the module's own randomness comes from.
+        stream: names of the stream, below `rand`, that the module's own randomness comes from.
+        rand: the run's stream.
     """
 
     indices: Tensor
+    stream: tuple[str | int, ...]
     rand: Rand
 
-    def __len__(self) -> int:
-        return len(self.indices)
+    @property
+    def size(self) -> int:
+        """b, the number of samples."""
+        return self.indices.shape[0]
+
+    @property
+    def seed(self) -> int:
+        """What torch's random state is set to around the forward pass, if the module is stochastic."""
+        return self.rand.fold(*self.stream).seed
 
 
 class Objective(nn.Module):
@@ -81,7 +89,7 @@ class Gradient:
         if not self.stochastic:
             return self._take(parameters, batch)
         with torch.random.fork_rng():
-            torch.manual_seed(batch.rand.seed)
+            torch.manual_seed(batch.seed)
             return self._take(parameters, batch)
 
     def probe(self, parameters: Tensor, batch: Batch) -> None:
@@ -94,7 +102,7 @@ class Gradient:
             return
         buffers = {name: buffer.clone() for name, buffer in self.objective.named_buffers()}
         with torch.random.fork_rng():
-            torch.manual_seed(batch.rand.seed)
+            torch.manual_seed(batch.seed)
             before = torch.get_rng_state()
             self._take(parameters, batch)
             self.stochastic = not torch.equal(before, torch.get_rng_state())

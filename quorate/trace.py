@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from quorate.errors import QuorateError
 
 _TIMELINE_RANKS, _TIMELINE_INTERVALS = 64, 8_000
@@ -39,16 +37,18 @@ class Trace:
     def __init__(self, size: int, transfers: bool = False) -> None:
         self.size = size
         self.seconds = 0.0
-        self.sent_bytes = np.zeros(size, np.int64)
-        self.received_bytes = np.zeros(size, np.int64)
-        self.sent_messages = np.zeros(size, np.int64)
-        self.computing_seconds = np.zeros(size)
-        self.sending_seconds = np.zeros(size)
-        self.ended = np.zeros(size)
+        self.sent_bytes = [0] * size
+        self.received_bytes = [0] * size
+        self.sent_messages = [0] * size
+        self.computing_seconds = [0.0] * size
+        self.sending_seconds = [0.0] * size
+        self.ended = [0.0] * size
         self.hosts: list[str | None] = [None] * size
         self.links: dict[tuple[int, int], list[int]] = {}
         self.ring = [0, 0]
-        """Bytes and messages that every worker has passed to the next one, in collectives."""
+        """Bytes and messages that every worker has passed to the next one in collectives; not in the lists above."""
+        self.ring_seconds = 0.0
+        """How long collectives were under way; not in the lists above."""
         self.intervals: list[tuple[int, str, float, float]] = []
         self.until = float("inf")
         self.transfers: list[Transfer] | None = [] if transfers else None
@@ -56,7 +56,7 @@ class Trace:
     @property
     def bytes(self) -> int:
         """All bytes sent so far, by all workers."""
-        return int(self.sent_bytes.sum())
+        return sum(self.sent_bytes) + self.size * self.ring[0]
 
     def sent(self, src: int, dst: int, count: int, start: float, end: float) -> None:
         """Record one message of `count` bytes."""
@@ -73,9 +73,6 @@ class Trace:
         """Record that every worker passed `count` bytes to the next one, round a ring."""
         if self.size == 1:
             return
-        self.sent_bytes += count
-        self.received_bytes += count
-        self.sent_messages += messages
         self.ring[0] += count
         self.ring[1] += messages
         if self.transfers is not None:
@@ -86,7 +83,20 @@ class Trace:
         """Record that a worker was `computing` or `sending` from `start` to `end`."""
         if end <= start:
             return
-        (self.computing_seconds if kind == "computing" else self.sending_seconds)[rank] += end - start
+        if kind == "computing":
+            self.computing_seconds[rank] += end - start
+        else:
+            self.sending_seconds[rank] += end - start
+        self._draw(rank, kind, start, end)
+
+    def all_busy(self, start: float, end: float) -> None:
+        """Record that all workers were sending, in collectives, from `start` to `end`."""
+        if end > start and self.size > 1:
+            self.ring_seconds += end - start
+            for rank in range(min(self.size, _TIMELINE_RANKS)):
+                self._draw(rank, "sending", start, end)
+
+    def _draw(self, rank: int, kind: str, start: float, end: float) -> None:
         if rank < _TIMELINE_RANKS and start < self.until:
             if len(self.intervals) < _TIMELINE_INTERVALS:
                 self.intervals.append((rank, kind, start, end))
@@ -120,17 +130,17 @@ class Trace:
 
     def summary(self) -> dict[str, Any]:
         """Return what `trace.json` holds. A worker that was not computing until its end was waiting."""
-        waiting = np.maximum(self.ended - self.computing_seconds, 0)
+        passed, messages = self.ring
         workers = [
             {
                 "rank": rank,
                 "host": self.hosts[rank],
-                "sent_bytes": int(self.sent_bytes[rank]),
-                "received_bytes": int(self.received_bytes[rank]),
-                "sent_messages": int(self.sent_messages[rank]),
-                "computing_seconds": float(self.computing_seconds[rank]),
-                "sending_seconds": float(self.sending_seconds[rank]),
-                "waiting_seconds": float(waiting[rank]),
+                "sent_bytes": self.sent_bytes[rank] + passed,
+                "received_bytes": self.received_bytes[rank] + passed,
+                "sent_messages": self.sent_messages[rank] + messages,
+                "computing_seconds": self.computing_seconds[rank],
+                "sending_seconds": self.sending_seconds[rank] + self.ring_seconds,
+                "waiting_seconds": max(0.0, self.ended[rank] - self.computing_seconds[rank]),
             }
             for rank in range(self.size)
         ]
@@ -151,25 +161,26 @@ class Trace:
                 if start > free[rank]:
                     gaps.append((rank, "waiting", free[rank], start))
                 free[rank] = end
-        gaps += [(rank, "waiting", last, float(self.ended[rank])) for rank, last in free.items()]
+        gaps += [(rank, "waiting", last, self.ended[rank]) for rank, last in free.items()]
         return self.intervals + [gap for gap in gaps if gap[3] > gap[2]]
 
     def state(self) -> dict[str, Any]:
         """Return the sums as JSON values, for a checkpoint; the timeline and single transfers are not kept."""
         return {
-            "arrays": {name: getattr(self, name).tolist() for name in _ARRAYS},
+            "arrays": {name: list(getattr(self, name)) for name in _ARRAYS},
             "links": [[*pair, *sums] for pair, sums in self.links.items()],
             "ring": self.ring,
+            "ring_seconds": self.ring_seconds,
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from sums that `state` returned."""
         for name in _ARRAYS:
-            array = getattr(self, name)
-            array[:] = state["arrays"][name]
+            setattr(self, name, list(state["arrays"][name]))
         self.links = {(src, dst): [count, messages] for src, dst, count, messages in state["links"]}
         self.ring = list(state["ring"])
-        self.seconds = float(self.ended.max())
+        self.ring_seconds = state["ring_seconds"]
+        self.seconds = max(self.ended)
 
 
 _ARRAYS = ("sent_bytes", "received_bytes", "sent_messages", "computing_seconds", "sending_seconds", "ended")

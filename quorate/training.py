@@ -39,6 +39,11 @@ class Training:
             raise RecipeError(f"a run needs at least one worker, got {size}", "use `--simulate 8`")
         self.task, self.size, self.rand = task, size, rand
         self.shards: list[Tensor] = partition(task.train, size, rand.fold("partition"))
+        sizes = [len(shard) for shard in self.shards]
+        self.weights: Sequence[float] | None = None
+        """The workers' shares of the samples, which sum to 1; None if they are all equal."""
+        if len(set(sizes)) > 1:
+            self.weights = tuple(count / sum(sizes) for count in sizes)
         self.train = Data(task.train.x.to(device), task.train.y.to(device))
         with torch.random.fork_rng():
             torch.manual_seed(rand.fold("model").seed)
@@ -48,12 +53,6 @@ class Training:
         self._initial = self.layout.flatten(objective)
         self.gradient = Gradient(objective, self.layout, self.train)
         self._epochs: dict[int, tuple[int, Tensor]] = {}
-
-    @property
-    def weights(self) -> Sequence[float] | None:
-        """The workers' numbers of samples; None if they are all equal."""
-        sizes = [float(len(shard)) for shard in self.shards]
-        return sizes if len(set(sizes)) > 1 else None
 
     def initial(self) -> Tensor:
         """Return the initial parameters (d,), equal on all workers, to be read only."""
@@ -65,17 +64,17 @@ class Training:
         A worker goes through its samples in a new random order each epoch, without gaps between epochs. A worker
         with fewer samples than `size` uses all it has; "full" is all samples of the worker in the order of the data.
         """
-        shard, rand = self.shards[rank], self.rand.fold("forward", rank, step)
-        if size == "full" or size >= len(shard):
-            return Batch(shard, rand)
+        shard, stream = self.shards[rank], ("forward", rank, step)
+        if size == "full" or size >= shard.shape[0]:
+            return Batch(shard, stream, self.rand)
         first, last = step * size, (step + 1) * size
         pieces = []
         while first < last:
-            epoch, offset = divmod(first, len(shard))
+            epoch, offset = divmod(first, shard.shape[0])
             piece = self._order(rank, epoch)[offset : offset + last - first]
             pieces.append(piece)
-            first += len(piece)
-        return Batch(pieces[0] if len(pieces) == 1 else torch.cat(pieces), rand)
+            first += piece.shape[0]
+        return Batch(pieces[0] if len(pieces) == 1 else torch.cat(pieces), stream, self.rand)
 
     def _order(self, rank: int, epoch: int) -> Tensor:
         cached = self._epochs.get(rank)

@@ -61,7 +61,7 @@ class Batching:
         if isinstance(function, Update) and request.donate:
             return ("update", id(function.layout), repr(function.optimizer))
         if isinstance(function, Gradient) and not self.exact:
-            return ("gradient", id(function), len(args[1]))
+            return ("gradient", id(function), args[1].size)
         return ("one", position)
 
     def _together(self, kind: str, requests: list[Request]) -> list[Any]:
@@ -122,7 +122,7 @@ def vectorised(gradient: Gradient, requests: Sequence[tuple[Tensor, Batch]]) -> 
         return cast(Tensor, functional_call(objective, parameters, (inputs, targets)))
 
     take = vmap(grad_and_value(loss), in_dims=(None if shared else 0, 0, 0))
-    per_request = max(gradient.layout.numel, len(requests[0][1]) * x[0].numel(), 1)
+    per_request = max(gradient.layout.numel, requests[0][1].size * x[0].numel(), 1)
     at_once = max(2, _AT_ONCE // per_request)
     results: list[tuple[float, Tensor] | Exception] = []
     for first in range(0, len(requests), at_once):

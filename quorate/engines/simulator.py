@@ -50,10 +50,10 @@ class Strand:
 class Collective:
     """A meeting of all ranks, while they arrive."""
 
-    __slots__ = ("count", "given", "what", "whose")
+    __slots__ = ("count", "first", "given", "what", "whose")
 
-    def __init__(self, what: str, size: int) -> None:
-        self.what, self.count = what, 0
+    def __init__(self, what: str, size: int, first: int) -> None:
+        self.what, self.first, self.count = what, first, 0
         self.given: list[Any] = [None] * size
         self.whose: list[Pending[Any] | None] = [None] * size
 
@@ -184,6 +184,7 @@ class Simulator:
         self._mail: dict[int, list[tuple[int, Message]]] = {}
         self._receivers: dict[int, list[Pending[tuple[int, Message]]]] = {}
         self._never_awaited: list[str] = []
+        self._under_way, self._under_way_since = 0, 0.0
 
     def run(self, program: Callable[[Node], Coroutine[Any, Any, T]]) -> list[T]:
         """Run the program on every rank until all have ended.
@@ -377,18 +378,13 @@ class Simulator:
         number, node.meetings = node.meetings, node.meetings + 1
         meeting = self._meetings.get(number)
         if meeting is None:
-            meeting = self._meetings[number] = Collective(what, self.size)
-        first = next((each for each in meeting.whose if each is not None), None)
-        if first is not None and (
-            meeting.what != what or (what == "all_reduce" and _shapes((given,)) != _shapes((self._first(meeting),)))
-        ):
-            other = meeting.whose.index(first)
-            raise RunError(
-                f"collective {number + 1} differs between ranks: rank {node.rank} calls"
-                f" {_call(what, given)} at {pending.place}, rank {other} called"
-                f" {_call(meeting.what, meeting.given[other])} at {first.place}",
-                "all ranks must call the same collectives, in the same order, on tensors of equal shape and dtype",
-            )
+            meeting = self._meetings[number] = Collective(what, self.size, node.rank)
+        else:
+            first = meeting.given[meeting.first]
+            if meeting.what != what or (
+                what == "all_reduce" and (first.shape != given.shape or first.dtype != given.dtype)
+            ):
+                raise self._mismatch(number, meeting, node.rank, what, given, pending)
         if self.paranoia:
             given = self.paranoia.met(node.rank, what, given)
         meeting.given[node.rank], meeting.whose[node.rank] = given, pending
@@ -398,8 +394,16 @@ class Simulator:
             self._set_off(meeting)
 
     @staticmethod
-    def _first(meeting: Collective) -> Any:
-        return next(given for given in meeting.given if given is not None)
+    def _mismatch(
+        number: int, meeting: Collective, rank: int, what: str, given: Any, pending: Pending[Any]
+    ) -> RunError:
+        other = meeting.whose[meeting.first]
+        assert other is not None
+        return RunError(
+            f"collective {number + 1} differs between ranks: rank {rank} calls {_call(what, given)} at {pending.place},"
+            f" rank {meeting.first} called {_call(meeting.what, meeting.given[meeting.first])} at {other.place}",
+            "all ranks must call the same collectives, in the same order, on tensors of equal shape and dtype",
+        )
 
     def _set_off(self, meeting: Collective) -> None:
         """Charge a ring: n - 1 hops to gather, twice that to reduce and spread; each hop pays the latency once."""
@@ -409,12 +413,14 @@ class Simulator:
         else:
             sizes = [size_in_bytes(message) for message in meeting.given]
             count, hops = (sum(sizes) - min(sizes)) * (n > 1), n - 1
-        for rank in range(n):
-            self._sends(rank, 1)
+        self._under_way += 1
+        if self._under_way == 1:
+            self._under_way_since = start
 
         def through() -> None:
-            for rank in range(n):
-                self._sends(rank, -1)
+            self._under_way -= 1
+            if self._under_way == 0:
+                self.trace.all_busy(self._under_way_since, self.clock)
             arrives = self.clock + hops * 2 * self._slowest_latency
             self.trace.collective(round(count), hops, start, arrives)
             self.at(arrives, self._hand_out, meeting)

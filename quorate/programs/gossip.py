@@ -47,7 +47,7 @@ async def gossip(
         at = At(step, node.rank, node.size, training.rand)
         neighbours = topology(node.rank, node.size, step)
         samples = training.batch(node.rank, step, batch)
-        gradient_taken = node.compute(training.gradient, parameters, samples, samples=len(samples))
+        gradient_taken = node.compute(training.gradient, parameters, samples, samples=samples.size)
         message, said = exchange.say(parameters.clone(), said, at)
         like = exchange.emits(parameters)
         sent = [node.send(peer, message) for peer, _ in neighbours if peer != node.rank]

@@ -44,7 +44,7 @@ async def local_sgd(
     parameters, state, said = leaf(own, "parameters"), branch(own, "optimizer"), branch(own, "exchange")
     for step in range(start, steps):
         samples = training.batch(node.rank, step, batch)
-        loss, gradient = await node.compute(training.gradient, parameters, samples, samples=len(samples))
+        loss, gradient = await node.compute(training.gradient, parameters, samples, samples=samples.size)
         parameters, state = await node.compute(update, parameters, gradient, state, donate=True)
         if period(step + 1) or step + 1 == steps:
             at = At(step, node.rank, node.size, training.rand)

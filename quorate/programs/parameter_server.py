@@ -51,7 +51,7 @@ async def parameter_server(
     for step in range(start, steps):
         at = At(step, node.rank, node.size, training.rand)
         samples = training.batch(node.rank, step, batch)
-        loss, gradient = await node.compute(training.gradient, parameters, samples, samples=len(samples))
+        loss, gradient = await node.compute(training.gradient, parameters, samples, samples=samples.size)
         message, said = exchange.say(gradient, said, at)
         if node.rank == SERVER:
             coming = [node.recv(rank, exchange.emits(parameters)) for rank in workers]

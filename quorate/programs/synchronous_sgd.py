@@ -43,7 +43,7 @@ async def synchronous_sgd(
     parameters, state, said = leaf(shared, "parameters"), branch(shared, "optimizer"), branch(own, "exchange")
     for step in range(start, steps):
         samples = training.batch(node.rank, step, batch)
-        loss, gradient = await node.compute(training.gradient, parameters, samples, samples=len(samples))
+        loss, gradient = await node.compute(training.gradient, parameters, samples, samples=samples.size)
         at = At(step, node.rank, node.size, training.rand)
         gradient, said = await exchange(node, gradient, said, at, training.weights)
         parameters, state = await node.compute(update, parameters, gradient, state, donate=True)
