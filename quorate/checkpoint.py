@@ -97,6 +97,11 @@ def steps(folder: Path, writers: int) -> list[int]:
     return sorted(step for step, count in found.items() if count == writers)
 
 
+def steps_of(folder: Path, writer: int, writers: int) -> list[int]:
+    """Return the steps of which one writer's file is there, in ascending order."""
+    return sorted(int(match[1]) for match in _matches(folder) if (int(match[2]), int(match[3])) == (writer, writers))
+
+
 def latest(folder: Path, writers: int) -> Checkpoint | None:
     """Read the last complete checkpoint; None if there is none.
 
@@ -111,14 +116,14 @@ def read(folder: Path, step: int, writers: int, only: int | None = None) -> Chec
     """Read a checkpoint.
 
     Args:
-        only: a writer; then only its file, and the first writer's for the shared state, are read.
+        only: a writer; then only its file is read, so that the shared state is empty unless it is the first.
 
     Raises:
         QuorateError: naming the file that is cut short or damaged.
     """
     tensors: dict[str, Tensor] = {}
     facts = []
-    for writer in range(writers) if only is None else sorted({0, only}):
+    for writer in range(writers) if only is None else [only]:
         path = path_of(folder, step, writer, writers)
         try:
             with safe_open(path, framework="pt") as file:

@@ -129,7 +129,8 @@ class RunRecorder:
         self._metrics = Metrics(metrics_path(folder, self._writer), events, after)
         self._steps: dict[int, _Step] = {}
         self._evaluated: dict[str, float] = {}
-        self._last = after
+        self.steps = after
+        """Steps that all of these ranks have done."""
 
     @property
     def wall_seconds(self) -> float:
@@ -166,7 +167,7 @@ class RunRecorder:
             self._done(step, self._steps.pop(step))
 
     def _done(self, step: int, each: _Step) -> None:
-        self._last = step
+        self.steps = step
         self._interval.append(sum(each.losses) / len(each.losses))
         evaluated: dict[str, float] = {}
         if self._writer == 0 and _due(self._settings.evaluate, step):
@@ -192,7 +193,7 @@ class RunRecorder:
     def finish(self, parameters: Tensor) -> dict[str, float]:
         """Write the last line, with the measures of the parameters that the program returned, and close."""
         evaluated = self._training.evaluate(parameters) if self._writer == 0 else {}
-        self._line(self._last, self._trace.seconds, evaluated)
+        self._line(self.steps, self._trace.seconds, evaluated)
         self._metrics.close()
         return evaluated
 

@@ -2,8 +2,8 @@
 
 Events happen in the order of (virtual time, order of scheduling), so a run is repeatable to the bit. A computation
 takes `seconds_per_sample * samples`, a message `latency + bytes / bandwidth`, bandwidth being shared
-(`engines/network.py`). A computation's result is worked out when the first of all waiting ones is due, together with the
-others (`engines/batching.py`): functions given to `compute` depend on nothing but their arguments.
+(`engines/network.py`). A computation's result is worked out when the first of all waiting ones is due, together with
+the others (`engines/batching.py`): functions given to `compute` depend on nothing but their arguments.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Who talks to whom: a topology gives a worker's neighbours, with the weights of its mixing.
 
-A topology is a function in a file of its name, `(rank, size, step, *, ...) -> [(peer, weight)]`, in the order of ranks,
-the worker itself included. The weights of a worker sum to 1; those of a symmetric graph make a doubly stochastic matrix.
+A topology is a function in a file of its name, `(rank, size, step, *, ...) -> [(peer, weight)]`, in the order of
+ranks, the worker itself included. The weights of a worker sum to 1; those of a symmetric graph make a doubly stochastic
+matrix.
 """
 
 from __future__ import annotations

@@ -1,0 +1,94 @@
+"""One process per worker on this machine: started together, watched, and ended together."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from quorate.engines.processes import PeerError
+from quorate.errors import QuorateError, RunError
+from quorate.files import write_json
+
+_GRACE = 8.0  # seconds for the others to say why they stop, once one has stopped
+_DIES_WITH_PARENT = 1  # PR_SET_PDEATHSIG
+
+
+def launch(commands: Sequence[Sequence[str]], private: Path) -> None:
+    """Run one command per rank, and wait for all to end.
+
+    Args:
+        commands: by rank.
+        private: a folder of this run's own, where workers write why they stopped.
+
+    Raises:
+        RunError: naming the rank that stopped first of its own accord, and why.
+    """
+    environment = os.environ | {"QUORATE_ERRORS": str(private), "GLOO_SOCKET_IFNAME": "lo"}
+    workers = [subprocess.Popen(command, env=environment) for command in commands]
+    try:
+        while any(worker.poll() is None for worker in workers):
+            if any(worker.returncode for worker in workers if worker.poll() is not None):
+                _wait(workers, _GRACE)
+                break
+            time.sleep(0.02)
+    except KeyboardInterrupt:
+        _wait(workers, _GRACE)
+        raise
+    finally:
+        for worker in workers:
+            if worker.poll() is None:
+                worker.kill()
+                worker.wait()
+    if any(worker.returncode for worker in workers):
+        raise _why(workers, private)
+
+
+def _wait(workers: Sequence[subprocess.Popen[bytes]], seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while any(worker.poll() is None for worker in workers) and time.monotonic() < until:
+        time.sleep(0.02)
+
+
+def _why(workers: Sequence[subprocess.Popen[bytes]], private: Path) -> QuorateError:
+    """Return the cause that lies deepest: a rank's own mistake, then a signal from outside, then what peers saw."""
+    peers: list[QuorateError] = []
+    for rank in range(len(workers)):
+        path = private / f"error-{rank}.json"
+        if path.exists():
+            told = json.loads(path.read_text())
+            error = RunError(told["problem"], told["hint"])
+            if not told["peer"]:
+                return error
+            peers.append(error)
+    for rank, worker in enumerate(workers):
+        if worker.returncode is not None and worker.returncode < 0 and worker.returncode != -signal.SIGTERM:
+            name = signal.Signals(-worker.returncode).name
+            seen = f"; {peers[0].problem}" if peers else ""
+            return RunError(f"rank {rank} was killed by {name}{seen}", "was it short of memory? See `dmesg`")
+    if peers:
+        return peers[0]
+    codes = {rank: worker.returncode for rank, worker in enumerate(workers) if worker.returncode}
+    return RunError(f"workers stopped without a word; exit codes by rank: {codes}")
+
+
+def report(rank: int, error: QuorateError) -> None:
+    """Tell the launcher, if there is one, why this worker stops; else standard error."""
+    private = os.environ.get("QUORATE_ERRORS")
+    if private is None:
+        print(f"error: {error}", file=sys.stderr)
+    else:
+        told = {"problem": error.problem, "hint": error.hint, "peer": isinstance(error, PeerError)}
+        write_json(Path(private) / f"error-{rank}.json", told)
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when its launcher dies, so that no orphan goes on writing (Linux only)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_DIES_WITH_PARENT, signal.SIGKILL)

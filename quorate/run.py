@@ -1,0 +1,157 @@
+"""A recipe becomes a run: on the simulator, on processes of this machine, or as one of torchrun's workers."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from quorate import checkpoint, folder
+from quorate.engines.batching import Batching
+from quorate.engines.launch import launch
+from quorate.engines.simulator import Simulator
+from quorate.errors import RunError
+from quorate.rand import Rand
+from quorate.recipe import Recipe, load, parse
+from quorate.recorder import Progress, RunRecorder
+from quorate.trace import Trace
+from quorate.training import Training
+
+_EXACT_UP_TO = 16  # workers
+
+
+def simulate(
+    recipe: Recipe, size: int, out: Path | None = None, data: Path | None = None, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Run a recipe on the simulator.
+
+    Args:
+        size: number of workers.
+        out: the run's folder; None for a new one below `runs/`.
+        data: the folder of data sets, for tasks that read files.
+        progress: told of the steps done and the last evaluation.
+
+    Returns:
+        The run's result: accuracy, loss, steps, clock_seconds, wall_seconds, bytes, parameters_sha256, run.
+
+    Raises:
+        QuorateError: for a mistake in the recipe, the data or the task; the folder and its checkpoints are kept.
+    """
+    torch.set_num_threads(recipe.simulator.threads)
+    training = prepare(recipe, size, data)
+    facts = {"batching": _batching(recipe, size), "parameters": training.layout.numel}
+    where = folder.create(out, recipe, "simulator", size, data, facts)
+    with folder.locked(where):
+        return _guarded(where, lambda: _simulate(recipe, size, where, training, progress))
+
+
+def prepare(recipe: Recipe, size: int, data: Path | None, device: str = "cpu") -> Training:
+    """Load the task and divide its data; every mistake that can show before training shows here."""
+    return Training(recipe.task(data), recipe.partition, size, Rand(recipe.seed), device)
+
+
+def _batching(recipe: Recipe, size: int) -> str:
+    chosen = recipe.simulator.batching
+    if chosen == "auto":
+        return "exact" if size <= _EXACT_UP_TO else "vectorised"
+    return chosen
+
+
+def _simulate(recipe: Recipe, size: int, where: Path, training: Training, progress: Progress | None) -> dict[str, Any]:
+    trace = Trace(size)
+    resumed = checkpoint.latest(where / "checkpoints", 1)
+    record = RunRecorder(where, range(size), size, recipe.record, training, trace, resumed, progress)
+    batching = Batching(exact=_batching(recipe, size) == "exact")
+    simulator = Simulator(
+        size,
+        recipe.cluster,
+        rand=training.rand,
+        batching=batching,
+        recorder=record,
+        paranoid=recipe.simulator.paranoid,
+        trace=trace,
+    )
+    program, exchange = recipe.program, recipe.exchange
+    parameters = simulator.run(lambda node: program(node, training, exchange))[0]
+    measures = record.finish(parameters)
+    if batching.reasons:
+        folder.update(where, {"one_by_one_because": list(batching.reasons)})
+    return folder.finish(
+        where, parameters, training.layout, measures, record.steps, trace.summary(), record.wall_seconds
+    )
+
+
+def _guarded(where: Path, run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    try:
+        return run()
+    except BaseException as error:
+        folder.failed(where, error)
+        raise
+
+
+def processes(
+    recipe: Recipe, size: int, out: Path | None = None, data: Path | None = None, show: bool = False
+) -> dict[str, Any]:
+    """Run a recipe on processes of this machine, one per worker; see `simulate`.
+
+    Args:
+        show: whether rank 0 draws a progress bar.
+    """
+    training = prepare(recipe, size, data)
+    facts = {"batching": None, "parameters": training.layout.numel}
+    where = folder.create(out, recipe, "processes", size, data, facts)
+    with folder.locked(where):
+        return _guarded(where, lambda: _launch(where, size, show))
+
+
+def _launch(where: Path, size: int, show: bool) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix="quorate-") as private:
+        commands = [
+            [sys.executable, "-m", "quorate", "worker", str(where), str(rank), str(size), str(Path(private) / "store")]
+            + (["--show"] if show and rank == 0 else [])
+            for rank in range(size)
+        ]
+        launch(commands, Path(private))
+    return dict(folder.read(where)["result"])
+
+
+def resume(
+    where: Path, data: Path | None = None, progress: Progress | None = None, show: bool = False
+) -> dict[str, Any]:
+    """Go on with a run from its last checkpoint; a finished run gives its result again.
+
+    Args:
+        data: the folder of data sets, if it is not where it was.
+
+    Raises:
+        RunError: if the folder holds no run, or somebody still writes to it.
+    """
+    facts = folder.read(where)
+    if facts["status"] == "finished":
+        return dict(facts["result"])
+    text = (where / "recipe.toml").read_text()
+    recipe = parse(text, facts["recipe"], Path(facts["recipe_folder"]))
+    data = data or (Path(facts["data"]) if facts["data"] else None)
+    size = facts["workers"]
+    with folder.locked(where):
+        folder.update(where, {"status": "running", "error": None, "data": str(data) if data else None})
+        if facts["engine"] == "simulator":
+            torch.set_num_threads(recipe.simulator.threads)
+            training = prepare(recipe, size, data)
+            return _guarded(where, lambda: _simulate(recipe, size, where, training, progress))
+        return _guarded(where, lambda: _launch(where, size, show))
+
+
+def changed(path: Path, seed: int | None, workers: int | None) -> Recipe:
+    """Read a recipe, with the seed and the number of workers that the command line gives, if any."""
+    recipe = load(path)
+    if workers is not None and workers < 1:
+        raise RunError(f"a run needs at least one worker, got {workers}", "--simulate 8")
+    return replace(
+        recipe, seed=recipe.seed if seed is None else seed, workers=recipe.workers if workers is None else workers
+    )

@@ -1,0 +1,140 @@
+"""One rank of a run on real processes."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save
+from torch.distributed.distributed_c10d import PrefixStore, Store
+
+from quorate import checkpoint, folder
+from quorate.checkpoint import Checkpoint
+from quorate.engines.processes import ProcessNode, join
+from quorate.errors import RunError
+from quorate.rand import Rand
+from quorate.recipe import Recipe, parse
+from quorate.recorder import Progress, RunRecorder, merge
+from quorate.trace import Trace
+from quorate.training import Training
+from quorate.trees import flatten, nest
+
+_OFFERED = 4  # checkpoints that a rank offers to go on from
+_LARGEST_SHARED = 1 << 36  # bytes of shared state that a rank takes from rank 0
+
+
+def work(where: Path, rank: int, size: int, store: Store, address: str, progress: Progress | None = None) -> None:
+    """Take part in a run as one rank; go on from the last checkpoint that all ranks have, if there is one.
+
+    Args:
+        where: the run's folder; other machines than rank 0's may have one of their own at the same place.
+        store: a key-value store that all ranks share, empty of what an earlier attempt has left.
+        address: of another rank, or of the store's host; the network interface that leads there is used.
+
+    Raises:
+        RunError: naming the rank and the step, and who is late or gone.
+    """
+    facts = folder.read(where)
+    recipe = parse((where / "recipe.toml").read_text(), facts["recipe"], Path(facts["recipe_folder"]))
+    settings = recipe.processes
+    torch.set_num_threads(settings.threads)
+    board = join(rank, size, store, address, settings.device, settings.timeout)
+    try:
+        device = f"cuda:{torch.cuda.current_device()}" if settings.device == "cuda" else "cpu"
+        data = Path(facts["data"]) if facts["data"] else None
+        training = Training(recipe.task(data), recipe.partition, size, Rand(recipe.seed), device)
+        _run(where, recipe, training, board, device, progress)
+    finally:
+        dist.destroy_process_group()
+
+
+def _run(where: Path, recipe: Recipe, training: Training, board: Store, device: str, progress: Progress | None) -> None:
+    rank, size = dist.get_rank(), dist.get_world_size()
+    trace = Trace(size)
+    resumed = _agreed(where / "checkpoints", rank, size)
+    record = RunRecorder(where, range(rank, rank + 1), size, recipe.record, training, trace, resumed, progress)
+    node = ProcessNode(recorder=record, trace=trace, store=board, device=device)
+    parameters = node.run(recipe.program(node, training, recipe.exchange))
+    measures = record.finish(parameters)
+    summary = node.gather_trace()
+    if rank == 0:
+        merge(where, size)
+        steps, seconds = record.steps, record.wall_seconds
+        folder.finish(where, parameters, training.layout, measures, steps, summary, seconds)
+    node.close()
+
+
+def _agreed(checkpoints: Path, rank: int, size: int) -> Checkpoint | None:
+    """Find the last step of which all ranks have their file; the shared state comes from rank 0."""
+    mine = torch.full((_OFFERED,), -1, dtype=torch.int64)
+    steps = checkpoint.steps_of(checkpoints, rank, size)[-_OFFERED:]
+    mine[: len(steps)] = torch.tensor(steps, dtype=torch.int64)
+    offers = [torch.empty_like(mine) for _ in range(size)]
+    dist.all_gather(offers, mine)
+    common = set.intersection(*(set(offer.tolist()) for offer in offers)) - {-1}
+    if not common:
+        return None
+    saved = checkpoint.read(checkpoints, max(common), size, only=rank)
+    packed = torch.frombuffer(bytearray(save(flatten(saved.shared))), dtype=torch.uint8)
+    length = torch.tensor([len(packed)])
+    dist.broadcast(length, 0)
+    if not 0 <= int(length) <= _LARGEST_SHARED:
+        raise RunError(f"rank 0 offers {int(length)} bytes of shared state, over {_LARGEST_SHARED}")
+    if rank != 0:
+        packed = torch.empty(int(length), dtype=torch.uint8)
+    dist.broadcast(packed, 0)
+    return Checkpoint(saved.step, nest(load_tensors(packed.numpy().tobytes())), saved.own, saved.facts)
+
+
+def under_torchrun() -> bool:
+    """Return whether a launcher has started this process as one of several ranks."""
+    return all(name in os.environ for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"))
+
+
+def local(where: Path, rank: int, size: int, path: Path, progress: Progress | None = None) -> None:
+    """Work as one of the processes that `quorate run --workers` starts; the store is a file in a private folder."""
+    work(where, rank, size, dist.FileStore(str(path), size), "127.0.0.1", progress)
+
+
+def torchrun(
+    create: Callable[[], Path], progress: Progress | None = None, timeout: float = 300.0
+) -> tuple[int, dict[str, Any]]:
+    """Work as one of torchrun's processes.
+
+    After a restart by torchrun the run goes on from its last checkpoint. Each attempt has its own part of torchrun's
+    store: in a shared one, restarted workers read the addresses of dead ones.
+
+    Args:
+        create: makes the run's folder; called on rank 0 in the first attempt.
+
+    Returns:
+        This process's rank, and the run's result on rank 0, {} on the others.
+    """
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    hosts = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    wait = datetime.timedelta(seconds=timeout)
+    root = PrefixStore(
+        f"quorate/{os.environ.get('TORCHELASTIC_RUN_ID', '')}",
+        dist.TCPStore(address, port, is_master=hosts, timeout=wait, wait_for_workers=False),
+    )
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if rank == 0 and attempt == "0":
+        root.set("folder", json.dumps({"folder": str(create())}))
+    where = Path(json.loads(root.get("folder"))["folder"])
+    if not (where / "run.json").exists():
+        raise RunError(f"rank {rank} ({socket.gethostname()}) does not see the run's folder `{where.resolve()}`")
+    if rank == 0:
+        with folder.locked(where):
+            work(where, rank, size, PrefixStore(f"attempt-{attempt}", root), address, progress)
+            return rank, dict(folder.read(where)["result"])
+    work(where, rank, size, PrefixStore(f"attempt-{attempt}", root), address)
+    return rank, {}
