@@ -52,12 +52,13 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Run a recipe: simulated, on processes of this machine, or, started by torchrun, on a cluster."""
-    from quorate import folder, worker
+    from quorate import folder
     from quorate import run as runs
+    from quorate.engines.group import under_torchrun
 
     if simulate is not None and workers is not None:
         raise RecipeError("--simulate and --workers exclude each other", "give one of them")
-    if worker.under_torchrun():
+    if under_torchrun():
         _under_torchrun(recipe, out, data, seed, as_json)
         return
     chosen = runs.changed(recipe, seed, workers if workers is not None else simulate)
@@ -256,7 +257,7 @@ def main() -> None:
         _err.print(f"error: {error}", markup=False)
         sys.exit(1)
     except typer.TyperException as error:
-        error.show()
+        _err.print(f"error: {error.format_message()}", markup=False)
         sys.exit(2)
     except typer.Exit as stop:
         sys.exit(stop.exit_code)

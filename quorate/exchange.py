@@ -8,7 +8,7 @@ decoded and aggregated by everybody.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -79,12 +79,17 @@ class Exchange:
         """
         if self.sums_in_flight:
             share = 1 / node.size if weights is None else weights[node.rank]
-            head, side, state = self.codec.encode(update.mul_(share), state, at)
-            total = await node.all_reduce(head)
-            return self.codec.decode(total, side, update, at), state
+            return await self.total(node, update.mul_(share), state, at)
         message, state = self.say(update, state, at)
         heard = await node.all_gather(message)
-        return self.combine([self.hear(each, update, at) for each in heard], weights), state
+        updates = [self.hear(each, update, replace(at, rank=rank)) for rank, each in enumerate(heard)]
+        return self.combine(updates, weights), state
+
+    async def total(self, node: Node, part: Tensor, state: State, at: At) -> tuple[Tensor, State]:
+        """Add the parts (d,) of all workers, each already weighted and given away; only if `sums_in_flight`."""
+        head, side, state = self.codec.encode(part, state, at)
+        total = await node.all_reduce(head)
+        return self.codec.decode(total, side, part, at), state
 
     def say(self, update: Tensor, state: State, at: At) -> tuple[Message, State]:
         """Encode an update, which is given away, into a message that one peer can decode by `hear`."""
@@ -92,7 +97,7 @@ class Exchange:
         return (head, *side), state
 
     def hear(self, message: Message, like: Tensor, at: At) -> Tensor:
-        """Decode one worker's message to an update like this one."""
+        """Decode one worker's message to an update like this one; `at` is where it was made."""
         head, *side = message
         return self.codec.decode(head, tuple(side), like, at)
 

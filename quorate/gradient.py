@@ -83,7 +83,7 @@ class Gradient:
         """Take the gradient on one batch.
 
         Raises:
-            TaskError: if the loss is not a finite scalar, or the model or loss raises.
+            TaskError: if the loss is not a finite scalar with a gradient, or the model or loss raises.
         """
         self.probe(parameters, batch)
         if not self.stochastic:
@@ -130,7 +130,14 @@ class Gradient:
             raise TaskError(f"the loss must be a scalar tensor, got {shape}", "end the loss with `.mean()`")
         value = loss.item()
         require_finite(value)
-        gradients = torch.autograd.grad(loss, self._parameters, allow_unused=True, materialize_grads=True)
+        if not loss.requires_grad:
+            raise TaskError(
+                "the loss does not depend on the model's parameters", "leave out `.item()`, `.detach()` and `no_grad`"
+            )
+        try:
+            gradients = torch.autograd.grad(loss, self._parameters, allow_unused=True, materialize_grads=True)
+        except Exception as error:
+            raise TaskError(f"the gradient of the loss failed: {_where(error)}") from error
         return value, torch.cat([gradient.reshape(-1) for gradient in gradients])
 
 

@@ -55,9 +55,11 @@ class Optimizer:
         for key in self.settings:
             if key not in accepted:
                 raise RecipeError(f"unknown setting of `{self.name}` `{key}`", suggestion(key, accepted))
+        probe = nn.Parameter(torch.zeros(1, 1))
+        probe.grad = torch.zeros(1, 1)
         try:
-            self.build([nn.Parameter(torch.zeros(1, 1))])
-        except (TypeError, ValueError, RuntimeError) as error:
+            self.build([probe]).step()
+        except (TypeError, ValueError, RuntimeError, AssertionError) as error:
             raise RecipeError(f"optimizer `{self.name}` refuses its settings: {error}") from error
 
     def build(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
@@ -68,8 +70,20 @@ class Optimizer:
         return torch_optimizers()[self.name.lower()](parameters, **settings)
 
     def update(self, layout: Layout) -> Update:
-        """Return the optimizer's step for parameters of a layout."""
-        return Update(self, layout)
+        """Return the optimizer's step for parameters of a layout.
+
+        Raises:
+            RecipeError: if it can't train parameters of these shapes.
+        """
+        update = Update(self, layout)
+        if not update.elementwise:
+            try:
+                self.build([nn.Parameter(torch.empty(shape, device="meta")) for _, shape, _ in layout.places])
+            except ValueError as error:
+                raise RecipeError(
+                    f"optimizer `{self.name}` refuses the model's parameters: {error}", "use `sgd` or `adam`"
+                ) from error
+        return update
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,8 @@ class Trace:
         self.computing_seconds = [0.0] * size
         self.sending_seconds = [0.0] * size
         self.ended = [0.0] * size
+        self.began = [0.0] * size
+        """When each worker started, or went on from a checkpoint: where its timeline begins."""
         self.hosts: list[str | None] = [None] * size
         self.links: dict[tuple[int, int], list[int]] = {}
         self.ring = [0, 0]
@@ -155,7 +157,7 @@ class Trace:
         }
 
     def _with_waiting(self) -> list[tuple[int, str, float, float]]:
-        gaps, free = [], dict.fromkeys(range(min(self.size, _TIMELINE_RANKS)), 0.0)
+        gaps, free = [], dict(enumerate(self.began[:_TIMELINE_RANKS]))
         for rank, kind, start, end in sorted(self.intervals, key=lambda interval: interval[2]):
             if kind == "computing":
                 if start > free[rank]:
@@ -181,6 +183,7 @@ class Trace:
         self.ring = list(state["ring"])
         self.ring_seconds = state["ring_seconds"]
         self.seconds = max(self.ended)
+        self.began = list(self.ended)
 
 
 _ARRAYS = ("sent_bytes", "received_bytes", "sent_messages", "computing_seconds", "sending_seconds", "ended")

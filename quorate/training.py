@@ -63,7 +63,14 @@ class Training:
 
         A worker goes through its samples in a new random order each epoch, without gaps between epochs. A worker
         with fewer samples than `size` uses all it has; "full" is all samples of the worker in the order of the data.
+
+        Raises:
+            RecipeError: if size is less than 1.
         """
+        if size != "full" and size < 1:
+            raise RecipeError(
+                f'`batch` is the number of samples per worker and step, at least 1, or "full"; got {size}', "batch = 32"
+            )
         shard, stream = self.shards[rank], ("forward", rank, step)
         if size == "full" or size >= shard.shape[0]:
             return Batch(shard, stream, self.rand)

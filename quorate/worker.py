@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 import os
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,12 +12,15 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save
-from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed import FileStore  # type: ignore[attr-defined]
+from torch.distributed.distributed_c10d import Store
 
 from quorate import checkpoint, folder
 from quorate.checkpoint import Checkpoint
+from quorate.engines.group import torchrun_store
 from quorate.engines.processes import ProcessNode, join
 from quorate.errors import RunError
+from quorate.files import write_atomically
 from quorate.rand import Rand
 from quorate.recipe import Recipe, parse
 from quorate.recorder import Progress, RunRecorder, merge
@@ -94,14 +95,9 @@ def _agreed(checkpoints: Path, rank: int, size: int) -> Checkpoint | None:
     return Checkpoint(saved.step, nest(load_tensors(packed.numpy().tobytes())), saved.own, saved.facts)
 
 
-def under_torchrun() -> bool:
-    """Return whether a launcher has started this process as one of several ranks."""
-    return all(name in os.environ for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"))
-
-
 def local(where: Path, rank: int, size: int, path: Path, progress: Progress | None = None) -> None:
     """Work as one of the processes that `quorate run --workers` starts; the store is a file in a private folder."""
-    work(where, rank, size, dist.FileStore(str(path), size), "127.0.0.1", progress)
+    work(where, rank, size, FileStore(str(path), size), "127.0.0.1", progress)
 
 
 def torchrun(
@@ -109,8 +105,7 @@ def torchrun(
 ) -> tuple[int, dict[str, Any]]:
     """Work as one of torchrun's processes.
 
-    After a restart by torchrun the run goes on from its last checkpoint. Each attempt has its own part of torchrun's
-    store: in a shared one, restarted workers read the addresses of dead ones.
+    After a restart by torchrun the run goes on from its last checkpoint.
 
     Args:
         create: makes the run's folder; called on rank 0 in the first attempt.
@@ -118,23 +113,21 @@ def torchrun(
     Returns:
         This process's rank, and the run's result on rank 0, {} on the others.
     """
-    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    hosts = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-    wait = datetime.timedelta(seconds=timeout)
-    root = PrefixStore(
-        f"quorate/{os.environ.get('TORCHELASTIC_RUN_ID', '')}",
-        dist.TCPStore(address, port, is_master=hosts, timeout=wait, wait_for_workers=False),
-    )
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    if rank == 0 and attempt == "0":
-        root.set("folder", json.dumps({"folder": str(create())}))
-    where = Path(json.loads(root.get("folder"))["folder"])
-    if not (where / "run.json").exists():
-        raise RunError(f"rank {rank} ({socket.gethostname()}) does not see the run's folder `{where.resolve()}`")
+    rank, size, address = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), os.environ["MASTER_ADDR"]
+    lasting, store = torchrun_store(timeout)
+    if rank == 0 and not lasting.check(["folder"]):
+        made = create()
+        texts = {name: (made / name).read_text() for name in ("run.json", "recipe.toml")}
+        lasting.set("folder", json.dumps({"folder": str(made), "texts": texts}))
+    told = json.loads(lasting.get("folder"))
+    where = Path(told["folder"])
+    if not (where / "run.json").exists():  # another machine, without a file system in common
+        where.mkdir(parents=True, exist_ok=True)
+        for name in ("recipe.toml", "run.json"):
+            write_atomically(where / name, told["texts"][name].encode())
     if rank == 0:
         with folder.locked(where):
-            work(where, rank, size, PrefixStore(f"attempt-{attempt}", root), address, progress)
+            work(where, rank, size, store, address, progress)
             return rank, dict(folder.read(where)["result"])
-    work(where, rank, size, PrefixStore(f"attempt-{attempt}", root), address)
+    work(where, rank, size, store, address)
     return rank, {}

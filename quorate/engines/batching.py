@@ -84,8 +84,8 @@ class Batching:
         if reason is None:
             try:
                 return vectorised(gradient, requests)
-            except (RuntimeError, NotImplementedError, ValueError, TypeError) as error:
-                reason = f"torch.vmap can't take the model: {str(error).splitlines()[0]}"
+            except Exception as error:  # whatever it is, the task raises it again one by one if it is the task's own
+                reason = f"torch.vmap can't take the model: {(str(error) or type(error).__name__).splitlines()[0]}"
         self.reasons[reason] = None
         return [_one(Request(gradient, args, donate=False)) for args in requests]
 

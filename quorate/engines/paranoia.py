@@ -6,7 +6,7 @@ A program that is right gives the same bits with and without; a wrong one stops,
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -17,6 +17,7 @@ from quorate.trees import Tree, map_tree
 from quorate.wire import Message
 
 _REMEMBERED = 256  # tensors per rank that are watched for writes
+_DOING = {"send": "sending", "all_gather": "sending", "compute": "computing with"}
 
 
 class Paranoia:
@@ -24,7 +25,7 @@ class Paranoia:
 
     def __init__(self) -> None:
         self._handed: dict[int, deque[tuple[Tensor, int, str]]] = {}
-        self._leaving: dict[int, tuple[Message, list[int]]] = {}
+        self._lent: dict[int, tuple[list[Tensor], list[int]]] = {}
 
     def copies(self, tree: Tree) -> Tree:
         """Copy every tensor, so that nobody else's is written to."""
@@ -37,40 +38,62 @@ class Paranoia:
         handed.extend((tensor, tensor._version, what) for tensor in own)
         return own
 
-    def sent(self, rank: int, pending: Pending[Any], message: Message) -> Message:
-        """Send a copy, and remember the original until it has left."""
-        self._check(rank)
-        self._leaving[id(pending)] = message, [tensor._version for tensor in message]
-        return tuple(tensor.clone() for tensor in message)
+    def lent(self, rank: int, pending: Pending[Any], given: Any) -> None:
+        """Remember what a call may read until it is through."""
+        self.check(rank)
+        tensors: list[Tensor] = []
+        _each(given, tensors.append)
+        self._lent[id(pending)] = tensors, [tensor._version for tensor in tensors]
 
-    def left(self, rank: int, pending: Pending[Any]) -> None:
-        """Refuse a message that was written to on its way.
+    def back(self, rank: int, pending: Pending[Any]) -> None:
+        """Refuse a tensor that was written to while a call was reading it.
 
         Raises:
             RunError: naming the rank and the place of the call.
         """
-        message, versions = self._leaving.pop(id(pending))
-        if [tensor._version for tensor in message] != versions:
-            raise RunError(f"rank {rank} wrote to a tensor that it was still sending, by the call at {pending.place}")
+        tensors, versions = self._lent.pop(id(pending), ([], []))
+        if [tensor._version for tensor in tensors] != versions:
+            doing = _DOING[pending.what]
+            raise RunError(
+                f"rank {rank} wrote to a tensor that it was still {doing}, by the call at {pending.place}",
+                f"await the `{pending.what}` first, or clone the tensor",
+            )
 
-    def met(self, rank: int, what: str, given: Any) -> Any:
+    def sent(self, rank: int, pending: Pending[Any], message: Message) -> Message:
+        """Send a copy, and remember the original until it has left."""
+        self.lent(rank, pending, message)
+        return tuple(tensor.clone() for tensor in message)
+
+    def met(self, rank: int, pending: Pending[Any], given: Any) -> Any:
         """Copy what is brought to a collective, and poison what an all-reduce was given."""
-        self._check(rank)
-        if what != "all_reduce":
-            return tuple(tensor.clone() for tensor in given)
+        if pending.what != "all_reduce":
+            return self.sent(rank, pending, given)
+        self.check(rank)
         copy = given.clone()
         self._poison(rank, given)
         return copy
 
     def computed(self, rank: int, pending: Pending[Any], result: Any) -> Any:
         """Copy what a computation returned, and poison the arguments that it was given for good."""
-        self._check(rank)
+        self.check(rank)
         request = pending.detail
         result = _copy(result)
         if request.donate:
-            for arg in request.args:
-                _each(arg, lambda tensor: self._poison(rank, tensor))
+            _each(request.args, lambda tensor: self._poison(rank, tensor))
         return result
+
+    def check(self, rank: int) -> None:
+        """Refuse a write to a tensor that the rank was handed.
+
+        Raises:
+            RunError: naming the rank, and the call that the tensor came from.
+        """
+        for tensor, version, what in self._handed.get(rank, ()):
+            if tensor._version != version:
+                raise RunError(
+                    f"rank {rank} wrote to a tensor that it got from {what}, which other ranks may share",
+                    "clone it first, or give it to `compute(..., donate=True)`",
+                )
 
     def _poison(self, rank: int, tensor: Tensor) -> None:
         tensor.fill_(float("nan") if tensor.is_floating_point() else 0)
@@ -78,14 +101,6 @@ class Paranoia:
         if handed is not None:
             kept = [each for each in handed if each[0] is not tensor]
             self._handed[rank] = deque(kept, maxlen=_REMEMBERED)
-
-    def _check(self, rank: int) -> None:
-        for tensor, version, what in self._handed.get(rank, ()):
-            if tensor._version != version:
-                raise RunError(
-                    f"rank {rank} wrote to a tensor that it got from {what}, which other ranks may share",
-                    "clone it first, or give it to `compute(..., donate=True)`",
-                )
 
 
 def _copy(value: Any) -> Any:
@@ -96,9 +111,12 @@ def _copy(value: Any) -> Any:
     return tuple(_copy(each) for each in value) if isinstance(value, tuple) else value
 
 
-def _each(value: Any, function: Any) -> None:
+def _each(value: Any, function: Callable[[Tensor], object]) -> None:
     if isinstance(value, Tensor):
         function(value)
     elif isinstance(value, Mapping):
         for each in value.values():
+            _each(each, function)
+    elif isinstance(value, tuple):
+        for each in value:
             _each(each, function)

@@ -13,7 +13,7 @@ import os
 import socket
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -39,9 +39,14 @@ class PeerError(RunError):
 class Waiting(Generic[T]):
     """A call that is under way."""
 
-    def __init__(self, finish: Callable[[], T]) -> None:
+    def __init__(self, finish: Callable[[], T], work: Any = None) -> None:
         self._finish: Callable[[], T] | None = finish
+        self._work = work
         self._result: T
+
+    def future(self) -> torch.futures.Future[Any]:
+        """Return torch's future of the collective that this call is."""
+        return self._work.get_future()  # type: ignore[no-any-return]
 
     def __await__(self) -> Generator[Waiting[T], None, T]:
         if self._finish is not None:
@@ -95,7 +100,7 @@ class ProcessNode:
         """Return real seconds since the run began; time between a crash and the resumption does not count."""
         return self._seconds_before + time.perf_counter() - self._began
 
-    def compute(self, function: Callable[..., T], *args: Any, samples: float = 0, donate: bool = False) -> Awaitable[T]:
+    def compute(self, function: Callable[..., T], *args: Any, samples: float = 0, donate: bool = False) -> Waiting[T]:
         """See `Node`. The function runs now."""
         start = self.now()
         try:
@@ -107,7 +112,7 @@ class ProcessNode:
         self.trace.busy(self.rank, "computing", start, self.now())
         return _done(result)
 
-    def send(self, dst: int, message: Message) -> Awaitable[None]:
+    def send(self, dst: int, message: Message) -> Waiting[None]:
         """See `Node`."""
         if dst == self.rank:
             self._own.append(message)
@@ -120,7 +125,7 @@ class ProcessNode:
             lambda start: self.trace.sent(self.rank, dst, size_in_bytes(message), start, self.now()),
         )
 
-    def recv(self, src: int | None, like: Message) -> Awaitable[tuple[int, Message]]:
+    def recv(self, src: int | None, like: Message) -> Waiting[tuple[int, Message]]:
         """See `Node`."""
         if src == self.rank:
             return _done((self.rank, self._own.popleft()))
@@ -138,7 +143,7 @@ class ProcessNode:
 
         return self._begin(f"recv from {'any rank' if src is None else f'rank {src}'}", begin, finish)
 
-    def all_reduce(self, tensor: Tensor) -> Awaitable[Tensor]:
+    def all_reduce(self, tensor: Tensor) -> Waiting[Tensor]:
         """See `Node`. The sum is written into the tensor that was given."""
         count = round(2 * (self.size - 1) * size_in_bytes((tensor,)) / self.size)
         return self._begin(
@@ -148,7 +153,7 @@ class ProcessNode:
             lambda start: self._met(count, 2 * (self.size - 1), start),
         )
 
-    def all_gather(self, message: Message) -> Awaitable[list[Message]]:
+    def all_gather(self, message: Message) -> Waiting[list[Message]]:
         """See `Node`. Messages must be equally long on all ranks."""
         packed = pack(message)
         buffers = [torch.empty_like(packed) for _ in range(self.size)]
@@ -194,7 +199,7 @@ class ProcessNode:
                 self.trace.busy(self.rank, "sending", start, self.now())
             return finish(work)
 
-        return Waiting(through)
+        return Waiting(through, work)
 
     def _failed(self, what: str, step: int, calls: int, start: float, error: Exception) -> PeerError:
         waited = self.now() - start
@@ -204,7 +209,7 @@ class ProcessNode:
             f"rank {self.rank} ({self.host}), step {step}: {what} failed after {waited:.1f} s: {culprits} [{text}]",
         )
 
-    def spawn(self, program: Coroutine[Any, Any, T]) -> Awaitable[T]:
+    def spawn(self, program: Coroutine[Any, Any, T]) -> Waiting[T]:
         """See `Node`. The coroutine runs to its first wait now, and goes on when it is awaited."""
         try:
             waits_for = program.send(None)
@@ -232,6 +237,10 @@ class ProcessNode:
         self._step = step
         self.trace.end(self.rank, self.now())
         self._recorder.commit(self.rank, step, self.now(), loss, shared, own)
+
+    def at_step(self, step: int) -> None:
+        """Note the number of steps done, for error messages."""
+        self._step = step
 
     def run(self, program: Coroutine[Any, Any, T]) -> T:
         """Run this rank's program to its end.

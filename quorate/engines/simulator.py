@@ -9,6 +9,7 @@ the others (`engines/batching.py`): functions given to `compute` depend on nothi
 from __future__ import annotations
 
 import heapq
+import inspect
 import sys
 import time
 import warnings
@@ -81,6 +82,8 @@ class SimulatedNode:
         simulator = self._simulator
         request = Request(function, args, donate)
         pending: Pending[T] = Pending("compute", self.unawaited, request)
+        if simulator.paranoia and not donate:
+            simulator.paranoia.lent(self.rank, pending, args)
         start = max(simulator.clock, self.free_at)
         if self.measured:
             began = time.perf_counter()
@@ -134,6 +137,8 @@ class SimulatedNode:
 
     def commit(self, step: int, loss: float, shared: Tree, own: Tree) -> None:
         """See `Node`."""
+        if self._simulator.paranoia:
+            self._simulator.paranoia.check(self.rank)
         self.step = step
         self._simulator.trace.end(self.rank, self._simulator.clock)
         self._simulator.recorder.commit(self.rank, step, self._simulator.clock, loss, shared, own)
@@ -196,11 +201,12 @@ class Simulator:
             RunError: if the task fails, nothing can happen any more, ranks disagree on a collective, or an await was
                 forgotten; it names the ranks and places.
         """
-        roots = []
+        roots, coroutines = [], []
         for node in self._nodes:
             ended: Pending[T] = Pending("program", {})
             node.free_at = float(self.trace.ended[node.rank])
-            self.at(node.free_at, lambda each: self.start(*each), (node, program(node), ended))
+            coroutines.append(program(node))
+            self.at(node.free_at, lambda each: self.start(*each), (node, coroutines[-1], ended))
             roots.append(ended)
         depth = sys.get_coroutine_origin_tracking_depth()
         with warnings.catch_warnings():
@@ -210,7 +216,7 @@ class Simulator:
                 self._loop()
             finally:
                 sys.set_coroutine_origin_tracking_depth(depth)
-                self._close()
+                self._close(coroutines)
         if not all(root.done for root in roots):
             raise self._deadlock()
         return [root.result for root in roots]
@@ -257,6 +263,8 @@ class Simulator:
             waits_for = strand.coroutine.send(None)
         except StopIteration as stop:
             del node.strands[id(strand)]
+            if self.paranoia:
+                self.paranoia.check(node.rank)
             if not node.strands:
                 self.trace.end(node.rank, self.clock)
                 if node.unawaited:
@@ -283,10 +291,12 @@ class Simulator:
 
     def computed(self, what: tuple[SimulatedNode, Pending[Any]]) -> None:
         """A computation is due: work it out, with all others that wait."""
-        _, pending = what
+        node, pending = what
         if not pending.done and not hasattr(pending, "result"):
             waiting, self.unanswered = self.unanswered, []
             self.answer(waiting)
+        if self.paranoia:
+            self.paranoia.back(node.rank, pending)
         self.complete(pending, pending.result)
 
     def answer(self, waiting: list[tuple[SimulatedNode, Pending[Any]]]) -> None:
@@ -306,6 +316,8 @@ class Simulator:
         if self.paranoia:
             message = self.paranoia.sent(node.rank, pending, message)
         if dst == node.rank:
+            if self.paranoia:
+                self.paranoia.back(node.rank, pending)
             self.complete(pending, None)
             self._deliver((node.rank, dst, message))
             return
@@ -327,7 +339,7 @@ class Simulator:
             self.trace.sent(src, dst, count, start, self.clock + latency)
             self.at(self.clock + latency, self._deliver, (src, dst, message))
             if self.paranoia:
-                self.paranoia.left(src, pending)
+                self.paranoia.back(src, pending)
             self.complete(pending, None)
             if queue:
                 self._leave(src, dst)
@@ -344,6 +356,10 @@ class Simulator:
 
     def recv(self, node: SimulatedNode, src: int | None, pending: Pending[tuple[int, Message]]) -> None:
         """Take a message that has arrived, or wait for the next."""
+        if src is not None and not 0 <= src < self.size:
+            raise RunError(
+                f"rank {node.rank} receives from rank {src} at {pending.place}, but there are {self.size} ranks"
+            )
         mail = self._mail.setdefault(node.rank, [])
         for position, (sender, message) in enumerate(mail):
             if src in (None, sender):
@@ -386,7 +402,7 @@ class Simulator:
             ):
                 raise self._mismatch(number, meeting, node.rank, what, given, pending)
         if self.paranoia:
-            given = self.paranoia.met(node.rank, what, given)
+            given = self.paranoia.met(node.rank, pending, given)
         meeting.given[node.rank], meeting.whose[node.rank] = given, pending
         meeting.count += 1
         if meeting.count == self.size:
@@ -435,6 +451,7 @@ class Simulator:
             if self.paranoia and meeting.what == "all_reduce":
                 mine = self.paranoia.received(rank, "all_reduce", (result,))[0]
             elif self.paranoia:
+                self.paranoia.back(rank, pending)
                 mine = [self.paranoia.received(rank, "all_gather", message) for message in result]
             self.complete(pending, mine)
 
@@ -479,7 +496,10 @@ class Simulator:
 
         warnings.showwarning = show
 
-    def _close(self) -> None:
+    def _close(self, coroutines: list[Coroutine[Any, Any, Any]]) -> None:
+        for coroutine in coroutines:
+            if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
+                coroutine.close()
         for node in self._nodes:
             for strand in node.strands.values():
                 if strand.waits_for is None:

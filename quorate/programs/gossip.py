@@ -6,6 +6,7 @@ gradient is taken at the parameters before they are mixed, so that computing and
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 from torch import Tensor
@@ -52,7 +53,8 @@ async def gossip(
         like = exchange.emits(parameters)
         sent = [node.send(peer, message) for peer, _ in neighbours if peer != node.rank]
         coming = [node.recv(peer, like) for peer, _ in neighbours if peer != node.rank]
-        heard = {src: exchange.hear(each, parameters, at) for src, each in [await every for every in coming]}
+        arrived = [await every for every in coming]
+        heard = {src: exchange.hear(each, parameters, replace(at, rank=src)) for src, each in arrived}
         heard[node.rank] = parameters
         loss, gradient = await gradient_taken
         mixed = exchange.combine([heard[peer] for peer, _ in neighbours], [weight for _, weight in neighbours])

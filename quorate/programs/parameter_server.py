@@ -8,6 +8,7 @@ bulk-synchronous consistency.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 from torch import Tensor
@@ -55,8 +56,9 @@ async def parameter_server(
         message, said = exchange.say(gradient, said, at)
         if node.rank == SERVER:
             coming = [node.recv(rank, exchange.emits(parameters)) for rank in workers]
-            pushed = [message, *[each for _, each in [await every for every in coming]]]
-            combined = exchange.combine([exchange.hear(each, parameters, at) for each in pushed], training.weights)
+            pushed = [(SERVER, message), *[await every for every in coming]]
+            heard = [exchange.hear(each, parameters, replace(at, rank=src)) for src, each in pushed]
+            combined = exchange.combine(heard, training.weights)
             parameters, state = await node.compute(update, parameters, combined, state, donate=True)
             for every in [node.send(rank, (parameters,)) for rank in workers]:
                 await every
