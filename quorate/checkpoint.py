@@ -23,6 +23,7 @@ from quorate.trees import Tree, leaves, nest
 
 _NAME = re.compile(r"step-(\d{8})\.(\d+)-of-(\d+)\.safetensors")
 _KEPT = 2  # complete checkpoints
+_MISSHAPEN = (LookupError, ValueError, TypeError, AttributeError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,8 @@ def read(folder: Path, step: int, writers: int, only: int | None = None) -> Chec
     Raises:
         QuorateError: naming the file that is cut short or damaged.
     """
-    tensors: dict[str, Tensor] = {}
+    shared: dict[str, Tensor | Tree] = {}
+    own: dict[int, Tree] = {}
     facts = []
     for writer in range(writers) if only is None else [only]:
         path = path_of(folder, step, writer, writers)
@@ -129,18 +131,28 @@ def read(folder: Path, step: int, writers: int, only: int | None = None) -> Chec
             with safe_open(path, framework="pt") as file:
                 held = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
                 metadata = json.loads((file.metadata() or {})["quorate"])
-            held |= {name: held[origin] for name, origin in metadata["same"].items()}
-            facts.append(metadata["facts"])
-        except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+            held |= {name: held[origin] for name, origin in dict(metadata["same"]).items()}
+            if (metadata["step"], metadata["writer"], metadata["writers"]) != (step, writer, writers):
+                raise ValueError("it is of another step or writer")
+            facts.append(dict(metadata["facts"]))
+            _share(held, shared, own)
+        except (SafetensorError, OSError, *_MISSHAPEN) as error:
             raise QuorateError(
                 f"checkpoint {path} is cut short or damaged ({type(error).__name__}: {error})",
                 "remove this file to go back to the checkpoint before it, then `quorate resume` again",
             ) from error
-        tensors |= held
-    shared = nest({name.removeprefix("shared/"): held for name, held in tensors.items() if name.startswith("shared/")})
-    own: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
+    return Checkpoint(step, shared, own, facts)
+
+
+def _share(held: Mapping[str, Tensor], shared: dict[str, Tensor | Tree], own: dict[int, Tree]) -> None:
+    """Sort one file's tensors into the shared state and that of its ranks."""
+    equal: dict[str, Tensor] = {}
+    by_rank: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in held.items():
         if name.startswith("own/"):
             _, rank, rest = name.split("/", 2)
-            own.setdefault(int(rank), {})[rest] = tensor
-    return Checkpoint(step, shared, {rank: nest(flat) for rank, flat in own.items()}, facts)
+            by_rank.setdefault(int(rank), {})[rest] = tensor
+        else:
+            equal[name.removeprefix("shared/")] = tensor
+    shared |= nest(equal)
+    own |= {rank: nest(flat) for rank, flat in by_rank.items()}

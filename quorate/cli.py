@@ -92,15 +92,13 @@ def worker(
     where: Path, rank: int, size: int, store: Path, show: Annotated[bool, typer.Option("--show")] = False
 ) -> None:
     """Work as one rank of a run; started by `quorate run --workers`."""
-    from quorate import folder, recipe
+    from quorate import folder
     from quorate import worker as workers
     from quorate.engines.launch import die_with_parent, report
 
     die_with_parent()
     try:
-        facts = folder.read(where)
-        steps = recipe.parse((where / "recipe.toml").read_text(), facts["recipe"], Path(facts["recipe_folder"])).steps
-        with _progress(steps, show) as progress:
+        with _progress(folder.recipe_of(where).steps, show) as progress:
             workers.local(where, rank, size, store, progress)
     except QuorateError as error:
         report(rank, error)
@@ -112,7 +110,7 @@ def worker(
 @app.command()
 def resume(run: RunFolder, data: Data = None, as_json: Json = False) -> None:
     """Go on with a run that was stopped, from its last checkpoint; the end is that of an uninterrupted run."""
-    from quorate import folder, recipe
+    from quorate import folder
     from quorate import run as runs
 
     facts = folder.read(run)
@@ -120,8 +118,7 @@ def resume(run: RunFolder, data: Data = None, as_json: Json = False) -> None:
         _out.print(f"`{run}` is finished already")
         _tell(facts["result"], facts, as_json)
         return
-    steps = recipe.parse((run / "recipe.toml").read_text(), facts["recipe"], Path(facts["recipe_folder"])).steps
-    with _progress(steps, facts["engine"] == "simulator" and _shown()) as progress:
+    with _progress(folder.recipe_of(run).steps, facts["engine"] == "simulator" and _shown()) as progress:
         result = runs.resume(run, data, progress, show=_shown())
     _tell(result, folder.read(run), as_json)
 

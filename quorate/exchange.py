@@ -65,7 +65,14 @@ class Exchange:
         return size_in_bytes(self.emits(like))
 
     async def __call__(
-        self, node: Node, update: Tensor, state: State, at: At, weights: Sequence[float] | None = None
+        self,
+        node: Node,
+        update: Tensor,
+        state: State,
+        at: At,
+        weights: Sequence[float] | None = None,
+        *,
+        weighted: bool = False,
     ) -> tuple[Tensor, State]:
         """Meet once.
 
@@ -73,23 +80,21 @@ class Exchange:
             update: (d,), this worker's; it is given away.
             state: the codec's.
             weights: one number per worker, the same on all, which sum to 1; None: all equal.
+            weighted: the update has been multiplied by its weight already; only if `sums_in_flight`.
 
         Returns:
             The combined update of shape (d,), to be read only, and the codec's new state.
         """
         if self.sums_in_flight:
-            share = 1 / node.size if weights is None else weights[node.rank]
-            return await self.total(node, update.mul_(share), state, at)
+            if not weighted:
+                update.mul_(1 / node.size if weights is None else weights[node.rank])
+            head, side, state = self.codec.encode(update, state, at)
+            total = await node.all_reduce(head)
+            return self.codec.decode(total, side, update, at), state
         message, state = self.say(update, state, at)
         heard = await node.all_gather(message)
         updates = [self.hear(each, update, replace(at, rank=rank)) for rank, each in enumerate(heard)]
         return self.combine(updates, weights), state
-
-    async def total(self, node: Node, part: Tensor, state: State, at: At) -> tuple[Tensor, State]:
-        """Add the parts (d,) of all workers, each already weighted and given away; only if `sums_in_flight`."""
-        head, side, state = self.codec.encode(part, state, at)
-        total = await node.all_reduce(head)
-        return self.codec.decode(total, side, part, at), state
 
     def say(self, update: Tensor, state: State, at: At) -> tuple[Message, State]:
         """Encode an update, which is given away, into a message that one peer can decode by `hear`."""

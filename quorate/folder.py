@@ -23,8 +23,10 @@ import quorate
 from quorate.errors import QuorateError, RunError
 from quorate.files import write_atomically, write_json
 from quorate.flat import Layout
-from quorate.recipe import Recipe
+from quorate.recipe import Recipe, parse
 from quorate.report.page import write_report
+
+_NEEDED = {"recipe", "recipe_folder", "data", "engine", "workers", "status", "result"}
 
 
 def create(
@@ -96,9 +98,23 @@ def read(folder: Path) -> dict[str, Any]:
         raise RunError(f"`{folder}` is not a run folder: it has no run.json") from error
     except (OSError, ValueError) as error:
         raise RunError(f"`{folder / 'run.json'}` can't be read: {error}") from error
-    if not isinstance(facts, dict):
+    if not isinstance(facts, dict) or not facts.keys() >= _NEEDED:
         raise RunError(f"`{folder / 'run.json'}` does not describe a run")
     return facts
+
+
+def recipe_of(folder: Path) -> Recipe:
+    """Read the recipe that a run's folder holds.
+
+    Raises:
+        QuorateError: if the folder is no run's, or its recipe can't be read any more.
+    """
+    facts = read(folder)
+    try:
+        text = (folder / "recipe.toml").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunError(f"`{folder / 'recipe.toml'}` can't be read: {error}") from error
+    return parse(text, facts["recipe"], Path(facts["recipe_folder"]))
 
 
 def update(folder: Path, changes: Mapping[str, Any]) -> None:

@@ -70,7 +70,15 @@ def _own(kind: str, name: str, folder: Path | None) -> Any:
     if not hasattr(module, what):
         public = [each for each in vars(module) if not each.startswith("_")]
         raise RecipeError(f"{kind} `{name}`: `{where}` holds no `{what}`", suggestion(what, public))
-    return getattr(module, what)
+    part = getattr(module, what)
+    try:
+        inspect.signature(part)
+        get_type_hints(_annotated(part))
+    except Exception as error:
+        raise RecipeError(
+            f"{kind} `{name}` can't be used: {short(error)}", "name a function whose annotations can be read"
+        ) from error
+    return part
 
 
 def _from_file(kind: str, name: str, path: Path, folder: Path | None) -> ModuleType:
@@ -89,7 +97,7 @@ def _from_file(kind: str, name: str, path: Path, folder: Path | None) -> ModuleT
             spec.loader.exec_module(module)
         except Exception as error:
             del sys.modules[key]
-            raise RecipeError(f"{kind} `{name}`: {found} can't be run: {_short(error)}") from error
+            raise RecipeError(f"{kind} `{name}`: {found} can't be run: {short(error)}") from error
     return sys.modules[key]
 
 
@@ -101,11 +109,16 @@ def _imported(kind: str, name: str, where: str) -> ModuleType:
             f"{kind} `{name}`: {error}", "name a module that can be imported from here, or a file: `file.py:part`"
         ) from error
     except Exception as error:
-        raise RecipeError(f"{kind} `{name}`: `{where}` can't be imported: {_short(error)}") from error
+        raise RecipeError(f"{kind} `{name}`: `{where}` can't be imported: {short(error)}") from error
 
 
-def _short(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+def short(error: Exception) -> str:
+    """Return an exception of the user's own code as one line."""
+    return ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
+
+
+def _annotated(part: Any) -> Any:
+    return vars(part)["__init__"] if is_dataclass(part) else part
 
 
 def settings(part: Any) -> dict[str, inspect.Parameter]:
@@ -130,7 +143,7 @@ def fill(kind: str, part: Any, table: Mapping[str, Any], given: Mapping[str, Any
         RecipeError: for an unknown key, a value of the wrong type, or a missing one.
     """
     accepted = settings(part)
-    hints = get_type_hints(vars(part)["__init__"] if is_dataclass(part) else part)
+    hints = get_type_hints(_annotated(part))
     label = getattr(part, "__name__", str(part))
     values: dict[str, Any] = {}
     for key in table:

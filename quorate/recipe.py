@@ -7,6 +7,7 @@ exceptions, because they are what one varies most.
 from __future__ import annotations
 
 import inspect
+import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,13 +24,15 @@ from quorate.cluster import Cluster
 from quorate.codecs import Codec
 from quorate.codecs.chain import Chain
 from quorate.codecs.identity import Identity
-from quorate.errors import RecipeError, suggestion
+from quorate.errors import QuorateError, RecipeError, suggestion
 from quorate.exchange import Exchange
 from quorate.optimizer import Optimizer
 from quorate.partitions import Partition
 from quorate.periods import Period
 from quorate.tasks import Task
 from quorate.topologies import Topology
+
+Seed = Annotated[int, Field(ge=0, lt=2**62)]
 
 _OF_PROGRAM: dict[Any, str] = {Optimizer: "optimizer", Period: "period", Topology: "topology"}
 
@@ -126,9 +129,15 @@ class Recipe:
         """Load the task; `data` is the folder of data sets, if one was given."""
         part = parts.find("task", self.tables["task"]["name"], self.folder)
         given = {"data": data} if "data" in parts.settings(part) else {}
-        task = parts.build("task", self.tables["task"], given, self.folder)()
+        make, name = parts.build("task", self.tables["task"], given, self.folder), self.tables["task"]["name"]
+        try:
+            task = make()
+        except QuorateError:
+            raise
+        except Exception as error:
+            raise RecipeError(f"task `{name}` failed: {parts.short(error)}") from error
         if not isinstance(task, Task):
-            raise RecipeError(f"task `{self.tables['task']['name']}` must return a quorate.tasks.Task, got {task!r}")
+            raise RecipeError(f"task `{name}` must return a quorate.tasks.Task, got {task!r}")
         return task
 
     @property
@@ -204,7 +213,7 @@ def resolve(whole: Mapping[str, Any], name: str, folder: Path) -> Recipe:
     for key in whole:
         if key not in known:
             raise RecipeError(f"unknown key `{key}` in recipe `{name}`", suggestion(key, known))
-    seed = parts.typed("`seed`", Annotated[int, Field(ge=0, lt=2**62)], whole.get("seed", 0))
+    seed = parts.typed("`seed`", Seed, whole.get("seed", 0))
     workers = parts.typed("`workers`", int, whole.get("workers", 8))
     if workers < 1:
         raise RecipeError(f"a run needs at least one worker, got workers = {workers}", "workers = 8")
@@ -283,7 +292,7 @@ def _settings(key: str, model: type[BaseModel], table: Any) -> Any:
     if not isinstance(table, Mapping):
         raise RecipeError(f"`{key}` must be a table, got {table!r}", f"[{key}]")
     try:
-        return model.model_validate(table)
+        return model.model_validate_json(json.dumps(table, default=str), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("function", "constrained")))

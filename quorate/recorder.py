@@ -35,9 +35,12 @@ class Metrics:
 
     def __init__(self, path: Path, events: Path | None, after: int) -> None:
         kept = [line for line in read_lines(path) if line["step"] <= after]
-        path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        texts = [json.dumps(line) + "\n" for line in kept]
+        write_atomically(path, "".join(texts).encode())
         self._file = path.open("a")
         self._last: tuple[int, int, dict[str, Any]] | None = None
+        if kept:
+            self._last = kept[-1]["step"], len("".join(texts[:-1])), kept[-1]
         self._events = None
         if events is not None:
             from tensorboardX import SummaryWriter

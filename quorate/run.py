@@ -16,8 +16,9 @@ from quorate.engines.batching import Batching
 from quorate.engines.launch import launch
 from quorate.engines.simulator import Simulator
 from quorate.errors import RunError
+from quorate.parts import typed
 from quorate.rand import Rand
-from quorate.recipe import Recipe, load, parse
+from quorate.recipe import Recipe, Seed, load
 from quorate.recorder import Progress, RunRecorder
 from quorate.trace import Trace
 from quorate.training import Training
@@ -134,8 +135,7 @@ def resume(
     facts = folder.read(where)
     if facts["status"] == "finished":
         return dict(facts["result"])
-    text = (where / "recipe.toml").read_text()
-    recipe = parse(text, facts["recipe"], Path(facts["recipe_folder"]))
+    recipe = folder.recipe_of(where)
     data = data or (Path(facts["data"]) if facts["data"] else None)
     size = facts["workers"]
     with folder.locked(where):
@@ -153,5 +153,7 @@ def changed(path: Path, seed: int | None, workers: int | None) -> Recipe:
     if workers is not None and workers < 1:
         raise RunError(f"a run needs at least one worker, got {workers}", "--simulate 8")
     return replace(
-        recipe, seed=recipe.seed if seed is None else seed, workers=recipe.workers if workers is None else workers
+        recipe,
+        seed=recipe.seed if seed is None else typed("--seed", Seed, seed),
+        workers=recipe.workers if workers is None else workers,
     )

@@ -22,7 +22,7 @@ from quorate.engines.processes import ProcessNode, join
 from quorate.errors import RunError
 from quorate.files import write_atomically
 from quorate.rand import Rand
-from quorate.recipe import Recipe, parse
+from quorate.recipe import Recipe
 from quorate.recorder import Progress, RunRecorder, merge
 from quorate.trace import Trace
 from quorate.training import Training
@@ -44,7 +44,7 @@ def work(where: Path, rank: int, size: int, store: Store, address: str, progress
         RunError: naming the rank and the step, and who is late or gone.
     """
     facts = folder.read(where)
-    recipe = parse((where / "recipe.toml").read_text(), facts["recipe"], Path(facts["recipe_folder"]))
+    recipe = folder.recipe_of(where)
     settings = recipe.processes
     torch.set_num_threads(settings.threads)
     board = join(rank, size, store, address, settings.device, settings.timeout)

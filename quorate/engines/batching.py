@@ -6,7 +6,7 @@ rounding only, so it is used only where that is allowed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, grad_and_value, vmap
 
+from quorate.engines.stacks import gradients as gradients_of_stack
+from quorate.engines.stacks import is_stack
 from quorate.errors import QuorateError
 from quorate.gradient import Batch, Gradient, require_finite
 from quorate.optimizer import Update
@@ -121,6 +123,7 @@ def vectorised(gradient: Gradient, requests: Sequence[tuple[Tensor, Batch]]) -> 
     def loss(parameters: dict[str, Tensor], inputs: Tensor, targets: Tensor) -> Tensor:
         return cast(Tensor, functional_call(objective, parameters, (inputs, targets)))
 
+    stack = is_stack(objective, x[0])
     take = vmap(grad_and_value(loss), in_dims=(None if shared else 0, 0, 0))
     per_request = max(gradient.layout.numel, requests[0][1].size * x[0].numel(), 1)
     at_once = max(2, _AT_ONCE // per_request)
@@ -128,6 +131,11 @@ def vectorised(gradient: Gradient, requests: Sequence[tuple[Tensor, Batch]]) -> 
     for first in range(0, len(requests), at_once):
         chunk = requests[first : first + at_once]
         indices = torch.stack([batch.indices for _, batch in chunk])
+        if stack:
+            parameters = chunk[0][0] if shared else torch.stack([each for each, _ in chunk])
+            losses, rows = gradients_of_stack(objective, gradient.layout, parameters, x[indices], y[indices])
+            results += _rows(losses, rows)
+            continue
         if shared:
             views = gradient.layout.views(chunk[0][0])
         else:
@@ -138,14 +146,19 @@ def vectorised(gradient: Gradient, requests: Sequence[tuple[Tensor, Batch]]) -> 
             }
         gradients, losses = take(views, x[indices], y[indices])
         rows = torch.cat([gradients[name].reshape(len(chunk), -1) for name in names], dim=1)
-        for value, row in zip(losses.tolist(), rows.unbind(), strict=True):
-            try:
-                require_finite(value)
-            except QuorateError as error:
-                results.append(error)
-            else:
-                results.append((value, row))
+        results += _rows(losses, rows)
     return results
+
+
+def _rows(losses: Tensor, rows: Tensor) -> Iterator[tuple[float, Tensor] | Exception]:
+    """Yield (loss, gradient) per replica, a TaskError where the loss is not finite."""
+    for value, row in zip(losses.tolist(), rows.unbind(), strict=True):
+        try:
+            require_finite(value)
+        except QuorateError as error:
+            yield error
+        else:
+            yield value, row
 
 
 def _update(update: Update, requests: list[tuple[Tensor, Tensor, Tree]]) -> list[Any]:

@@ -18,6 +18,7 @@ from quorate.files import write_json
 
 _GRACE = 8.0  # seconds for the others to say why they stop, once one has stopped
 _DIES_WITH_PARENT = 1  # PR_SET_PDEATHSIG
+_LAUNCHER = "QUORATE_LAUNCHER"  # the launcher's process id, in the environment of its workers
 
 
 def launch(commands: Sequence[Sequence[str]], private: Path) -> None:
@@ -30,8 +31,8 @@ def launch(commands: Sequence[Sequence[str]], private: Path) -> None:
     Raises:
         RunError: naming the rank that stopped first of its own accord, and why.
     """
-    environment = os.environ | {"QUORATE_ERRORS": str(private), "GLOO_SOCKET_IFNAME": "lo"}
-    workers = [subprocess.Popen(command, env=environment) for command in commands]
+    own = {"QUORATE_ERRORS": str(private), _LAUNCHER: str(os.getpid()), "GLOO_SOCKET_IFNAME": "lo"}
+    workers = [subprocess.Popen(command, env=os.environ | own) for command in commands]
     try:
         while any(worker.poll() is None for worker in workers):
             if any(worker.returncode for worker in workers if worker.poll() is not None):
@@ -42,12 +43,13 @@ def launch(commands: Sequence[Sequence[str]], private: Path) -> None:
         _wait(workers, _GRACE)
         raise
     finally:
+        codes = [worker.poll() for worker in workers]
         for worker in workers:
             if worker.poll() is None:
                 worker.kill()
                 worker.wait()
-    if any(worker.returncode for worker in workers):
-        raise _why(workers, private)
+    if any(codes):
+        raise _why(codes, private)
 
 
 def _wait(workers: Sequence[subprocess.Popen[bytes]], seconds: float) -> None:
@@ -56,10 +58,14 @@ def _wait(workers: Sequence[subprocess.Popen[bytes]], seconds: float) -> None:
         time.sleep(0.02)
 
 
-def _why(workers: Sequence[subprocess.Popen[bytes]], private: Path) -> QuorateError:
-    """Return the cause that lies deepest: a rank's own mistake, then a signal from outside, then what peers saw."""
+def _why(codes: Sequence[int | None], private: Path) -> QuorateError:
+    """Return the cause that lies deepest: a rank's own mistake, then a signal from outside, then what peers saw.
+
+    Args:
+        codes: exit codes by rank; None for a rank that had to be killed here.
+    """
     peers: list[QuorateError] = []
-    for rank in range(len(workers)):
+    for rank in range(len(codes)):
         path = private / f"error-{rank}.json"
         if path.exists():
             told = json.loads(path.read_text())
@@ -67,15 +73,15 @@ def _why(workers: Sequence[subprocess.Popen[bytes]], private: Path) -> QuorateEr
             if not told["peer"]:
                 return error
             peers.append(error)
-    for rank, worker in enumerate(workers):
-        if worker.returncode is not None and worker.returncode < 0 and worker.returncode != -signal.SIGTERM:
-            name = signal.Signals(-worker.returncode).name
+    for rank, code in enumerate(codes):
+        if code is not None and code < 0 and code != -signal.SIGTERM:
+            name = signal.Signals(-code).name
             seen = f"; {peers[0].problem}" if peers else ""
             return RunError(f"rank {rank} was killed by {name}{seen}", "was it short of memory? See `dmesg`")
     if peers:
         return peers[0]
-    codes = {rank: worker.returncode for rank, worker in enumerate(workers) if worker.returncode}
-    return RunError(f"workers stopped without a word; exit codes by rank: {codes}")
+    failed = {rank: code for rank, code in enumerate(codes) if code}
+    return RunError(f"workers stopped without a word; exit codes by rank: {failed}")
 
 
 def report(rank: int, error: QuorateError) -> None:
@@ -89,6 +95,11 @@ def report(rank: int, error: QuorateError) -> None:
 
 
 def die_with_parent() -> None:
-    """Have the kernel kill this process when its launcher dies, so that no orphan goes on writing (Linux only)."""
+    """Have the kernel kill this process when its launcher dies, so that no orphan goes on writing (Linux only).
+
+    If the launcher is dead already, this process ends now.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_DIES_WITH_PARENT, signal.SIGKILL)
+        if os.environ.get(_LAUNCHER, str(os.getppid())) != str(os.getppid()):
+            sys.exit(1)

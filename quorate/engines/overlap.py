@@ -127,10 +127,8 @@ class Overlap:
         while self._started < len(self.buckets) and not self.buckets[self._started].missing:
             bucket = self.buckets[self._started]
             at = At(self.step, self.node.rank, self.node.size, self.rand.fold("bucket", self._started))
-            if self.exchange.sums_in_flight:
-                meeting = self.exchange.total(self.node, bucket.flat, bucket.state, at)
-            else:
-                meeting = self.exchange(self.node, bucket.flat, bucket.state, at, self.weights)
+            weighted = self.exchange.sums_in_flight
+            meeting = self.exchange(self.node, bucket.flat, bucket.state, at, self.weights, weighted=weighted)
             self._started += 1
             bucket.under_way = self.node.spawn(meeting)
 

@@ -181,8 +181,8 @@ class Simulator:
             [self.cluster.of(rank, "downlink") for rank in range(size)],
         )
         self._slowest_latency = max((node.latency for node in self._nodes), default=0.0)
-        self._events: list[tuple[float, int, Callable[[Any], None], Any]] = []
-        self._scheduled = 0
+        self._times: list[float] = []
+        self._events: dict[float, list[tuple[Callable[[Any], None], Any]]] = {}
         self._ready: deque[Strand] = deque()
         self._meetings: dict[int, Collective] = {}
         self._queues: dict[tuple[int, int], deque[tuple[Message, Pending[None]]]] = {}
@@ -222,27 +222,30 @@ class Simulator:
         return [root.result for root in roots]
 
     def _loop(self) -> None:
-        events, ready, network = self._events, self._ready, self._network
+        times, events, ready, network = self._times, self._events, self._ready, self._network
         while True:
             while ready:
                 self._resume(ready.popleft())
-            due = events[0][0] if events else inf
+            due = times[0] if times else inf
             ends = network.next_end(self.clock)
             if ends < due:
                 self.clock = ends
                 network.finish(ends)
-            elif events:
-                self.clock = due
-                while events and events[0][0] == due:
-                    _, _, happen, what = heapq.heappop(events)
+            elif times:
+                self.clock = heapq.heappop(times)
+                for happen, what in events.pop(due):
                     happen(what)
             else:
                 return
 
     def at(self, when: float, happen: Callable[[Any], None], what: Any) -> None:
-        """Schedule an event."""
-        self._scheduled += 1
-        heapq.heappush(self._events, (when, self._scheduled, happen, what))
+        """Schedule an event; those of one instant happen in the order in which they were scheduled."""
+        events = self._events.get(when)
+        if events is None:
+            heapq.heappush(self._times, when)
+            self._events[when] = [(happen, what)]
+        else:
+            events.append((happen, what))
 
     def start(self, node: SimulatedNode, coroutine: Coroutine[Any, Any, Any], ended: Pending[Any]) -> None:
         """Start a coroutine on a rank; what it does before its first wait happens now."""
