@@ -28,6 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Train one PyTorch model on many machines, simulated or real, and see what each way of doing so costs.",
 )
+_INTERRUPTED = 130  # the exit status that shells give to Ctrl-C
 _out, _err = Console(highlight=False, soft_wrap=True), Console(stderr=True, highlight=False, soft_wrap=True)
 
 RecipeFile = Annotated[Path, typer.Argument(help="The recipe, a TOML file.", show_default=False)]
@@ -104,7 +105,7 @@ def worker(
         report(rank, error)
         raise typer.Exit(1) from error
     except KeyboardInterrupt:
-        raise typer.Exit(130) from None
+        raise typer.Exit(_INTERRUPTED) from None
 
 
 @app.command()
@@ -249,18 +250,19 @@ def _tell(result: dict[str, Any], facts: dict[str, Any], as_json: bool) -> None:
 def main() -> None:
     """Run one command."""
     try:
-        app(standalone_mode=False)
+        status = app(standalone_mode=False)  # typer returns the status that a command left with; 130 for Ctrl-C
     except QuorateError as error:
         _err.print(f"error: {error}", markup=False)
         sys.exit(1)
     except typer.TyperException as error:
-        _err.print(f"error: {error.format_message()}", markup=False)
+        if error.format_message():  # without any words, the help has been printed
+            _err.print(f"error: {error.format_message()}", markup=False)
         sys.exit(2)
-    except typer.Exit as stop:
-        sys.exit(stop.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        _err.print("stopped; `quorate resume RUN` goes on from the last checkpoint")
-        sys.exit(130)
+        status = _INTERRUPTED
+    if status == _INTERRUPTED and "worker" not in sys.argv[1:2]:
+        _err.print("stopped; `quorate resume RUN` goes on from the last checkpoint", markup=False)
+    sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from quorate.codecs.chain import Chain
 from quorate.codecs.identity import Identity
 from quorate.errors import QuorateError, RecipeError, suggestion
 from quorate.exchange import Exchange
-from quorate.optimizer import Optimizer
+from quorate.optimizer import Optimizer, torch_optimizers
 from quorate.partitions import Partition
 from quorate.periods import Period
 from quorate.tasks import Task
@@ -171,6 +171,11 @@ class Recipe:
         if kind == "optimizer":
             if not isinstance(table.get("name"), str):
                 raise RecipeError("[optimizer] needs `name`, a class of torch.optim", 'name = "sgd"')
+            optimizer = torch_optimizers().get(table["name"].lower())
+            hints = get_type_hints(optimizer.__init__) if optimizer else {}
+            for key, value in table.items():
+                if key in hints:
+                    parts.typed(f"[optimizer] `{key}`", hints[key], value)
             return Optimizer(table["name"], {key: value for key, value in table.items() if key != "name"})
         return parts.build(kind, table, folder=self.folder)
 
@@ -298,8 +303,9 @@ def _settings(key: str, model: type[BaseModel], table: Any) -> Any:
         where = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("function", "constrained")))
         if first["type"] == "extra_forbidden":
             raise RecipeError(f"unknown key `{where}` in [{key}]", suggestion(where, model.model_fields)) from error
-        wanted = first["msg"].removeprefix("Value error, ")
-        raise RecipeError(f"[{key}] `{where}`: {wanted[:1].lower()}{wanted[1:]}, got {first['input']!r}") from error
+        wanted, got = first["msg"].removeprefix("Value error, "), repr(first["input"])
+        wanted += "" if got in wanted else f", got {got}"
+        raise RecipeError(f"[{key}] `{where}`: {wanted[:1].lower()}{wanted[1:]}") from error
 
 
 def _without_none(value: Any) -> Any:

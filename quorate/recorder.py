@@ -49,6 +49,7 @@ class Metrics:
 
     def write(self, line: dict[str, Any]) -> None:
         """Write one line; a second one of the same step adds to the first."""
+        before: dict[str, Any] = {}
         if self._last is not None and self._last[0] == line["step"]:
             _, offset, before = self._last
             self._file.truncate(offset)
@@ -59,7 +60,7 @@ class Metrics:
         self._file.flush()
         if self._events is not None:
             for name, value in line.items():
-                if name != "step" and value is not None:
+                if name != "step" and value is not None and value != before.get(name):
                     self._events.add_scalar(name, value, line["step"])
             self._events.flush()
 
@@ -125,9 +126,12 @@ class RunRecorder:
         self._wall_before, after = 0.0, 0
         self._interval: list[float] = []
         if resumed is not None:
-            facts = resumed.facts[-1]
-            self._wall_before, self._interval, after = facts["wall_seconds"], facts["interval"], resumed.step
-            trace.load(facts["trace"])
+            facts, after = resumed.facts[-1], resumed.step
+            try:
+                self._wall_before, self._interval = float(facts["wall_seconds"]), list(facts["interval"])
+                trace.load(facts["trace"])
+            except (LookupError, TypeError, ValueError) as error:
+                raise QuorateError(f"the checkpoint of step {after} is not of a run: it lacks {error}") from error
         events = folder / "tensorboard" if self._writer == 0 else None
         self._metrics = Metrics(metrics_path(folder, self._writer), events, after)
         self._steps: dict[int, _Step] = {}
@@ -194,11 +198,14 @@ class RunRecorder:
         self._metrics.write(line | {"train_loss": loss, **evaluated})
 
     def finish(self, parameters: Tensor) -> dict[str, float]:
-        """Write the last line, with the measures of the parameters that the program returned, and close."""
+        """Write the last line, with the measures of the parameters that the program returned."""
         evaluated = self._training.evaluate(parameters) if self._writer == 0 else {}
         self._line(self.steps, self._trace.seconds, evaluated)
-        self._metrics.close()
         return evaluated
+
+    def close(self) -> None:
+        """Close the files."""
+        self._metrics.close()
 
 
 def _due(interval: int, step: int) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -78,8 +79,9 @@ def _simulate(recipe: Recipe, size: int, where: Path, training: Training, progre
         trace=trace,
     )
     program, exchange = recipe.program, recipe.exchange
-    parameters = simulator.run(lambda node: program(node, training, exchange))[0]
-    measures = record.finish(parameters)
+    with closing(record):
+        parameters = simulator.run(lambda node: program(node, training, exchange))[0]
+        measures = record.finish(parameters)
     if batching.reasons:
         folder.update(where, {"one_by_one_because": list(batching.reasons)})
     return folder.finish(

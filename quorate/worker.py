@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +64,9 @@ def _run(where: Path, recipe: Recipe, training: Training, board: Store, device: 
     resumed = _agreed(where / "checkpoints", rank, size)
     record = RunRecorder(where, range(rank, rank + 1), size, recipe.record, training, trace, resumed, progress)
     node = ProcessNode(recorder=record, trace=trace, store=board, device=device)
-    parameters = node.run(recipe.program(node, training, recipe.exchange))
-    measures = record.finish(parameters)
+    with closing(record):
+        parameters = node.run(recipe.program(node, training, recipe.exchange))
+        measures = record.finish(parameters)
     summary = node.gather_trace()
     if rank == 0:
         merge(where, size)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quorate.errors import DataError, QuorateError, RecipeError, RunError, suggestion
@@ -34,6 +34,7 @@ def test_suggestion(given_name, known, says):
 
 
 @given(known=st.sets(st.text("abcdefgh_", min_size=1), min_size=1), data=st.data())
+@settings(deadline=None)
 def test_a_known_name_suggests_itself_whatever_the_order(known, data):
     name = data.draw(st.sampled_from(sorted(known)))
     assert suggestion(name, data.draw(st.permutations(sorted(known)))) == f"did you mean `{name}`?"

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
@@ -54,6 +54,7 @@ def dropping():
 
 
 @given(seed=st.integers(0, 100), rank=st.integers(0, 3), step=st.integers(0, 9))
+@settings(deadline=None)
 def test_dropout_depends_on_seed_rank_and_step_only(seed, rank, step):
     made = training(classes(dropping))
     parameters, indices = made.initial(), torch.arange(8)

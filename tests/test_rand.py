@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quorate.rand import At, Rand
@@ -11,6 +11,7 @@ seeds = st.integers(0, 2**62)
 
 
 @given(seed=seeds, path=names)
+@settings(deadline=None)
 def test_equal_arguments_give_equal_draws_and_global_chance_is_left_alone(seed, path):
     before = torch.get_rng_state()
     first, second = (torch.rand(3, generator=Rand(seed).fold(*path).generator()) for _ in range(2))
@@ -19,6 +20,7 @@ def test_equal_arguments_give_equal_draws_and_global_chance_is_left_alone(seed, 
 
 
 @given(seed=seeds, one=names, other=names)
+@settings(deadline=None)
 def test_different_purposes_are_different_streams(seed, one, other):
     assert (Rand(seed).fold(*one) == Rand(seed).fold(*other)) == (one == other)
 
@@ -32,6 +34,7 @@ def test_streams_are_the_same_on_every_machine_and_in_every_release():
 
 
 @given(seed=seeds, step=st.integers(0, 10**6), rank=st.integers(0, 98), other=st.integers(0, 98))
+@settings(deadline=None)
 def test_workers_share_one_stream_of_a_step_and_have_one_each(seed, step, rank, other):
     a, b = At(step, rank, 99, Rand(seed)), At(step, other, 99, Rand(seed))
     assert a.shared == b.shared

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
@@ -17,6 +17,7 @@ sizes = {"n": st.integers(4, 40), "batch": st.integers(1, 12), "rank": st.intege
 
 
 @given(**sizes)
+@settings(deadline=None)
 def test_every_epoch_holds_each_sample_of_the_shard_once_without_gaps(n, batch, rank, seed):
     made = training(classes(n=n), seed=seed, unequal=True)
     shard = made.shards[rank]
@@ -33,6 +34,7 @@ def test_every_epoch_holds_each_sample_of_the_shard_once_without_gaps(n, batch, 
 
 
 @given(**sizes, data=st.data())
+@settings(deadline=None)
 def test_a_batch_depends_on_seed_rank_and_step_and_on_no_call_before(n, batch, rank, seed, data):
     """What a resumed run asks for first is what an uninterrupted one had asked for in the middle."""
     straight, resumed = (training(classes(n=n), seed=seed) for _ in range(2))

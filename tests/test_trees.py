@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quorate.trees import branch, flatten, leaf, leaves, map_tree, nest
@@ -17,11 +17,13 @@ trees = st.recursive(
 
 
 @given(tree=trees)
+@settings(deadline=None)
 def test_nest_inverts_flatten(tree):
     assert nest(flatten(tree)) == tree
 
 
 @given(tree=trees)
+@settings(deadline=None)
 def test_leaves_come_in_one_order_whatever_the_order_of_insertion(tree):
     def backwards(node):
         return node if isinstance(node, torch.Tensor) else {key: backwards(node[key]) for key in reversed(node)}
@@ -31,6 +33,7 @@ def test_leaves_come_in_one_order_whatever_the_order_of_insertion(tree):
 
 
 @given(tree=trees)
+@settings(deadline=None)
 def test_map_tree_reaches_every_tensor_and_keeps_the_names(tree):
     doubled = flatten(map_tree(lambda tensor: 2 * tensor, tree))
     assert doubled == {name: 2 * tensor for name, tensor in leaves(tree)}

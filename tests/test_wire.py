@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quorate.errors import RecipeError
@@ -29,6 +29,7 @@ dtypes = st.sampled_from([(torch.float64, 8), (torch.float32, 4), (torch.bfloat1
 
 
 @given(parts=st.lists(st.tuples(st.lists(st.integers(0, 5), max_size=3), dtypes), max_size=4))
+@settings(deadline=None)
 def test_a_message_is_as_long_as_its_tensors(parts):
     message = tuple(torch.zeros(shape, dtype=dtype) for shape, (dtype, _) in parts)
     slow = sum(len(tensor.flatten().tolist()) * size for tensor, (_, (_, size)) in zip(message, parts, strict=True))

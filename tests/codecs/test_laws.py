@@ -1,0 +1,193 @@
+"""Laws of every codec; a new file in `quorate/codecs` is tested unasked.
+
+Instances come from its `EXAMPLES`, or are made from defaults. They stand first on the wire: a codec that needs another
+one before it gives chains as its examples.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass, fields
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from quorate import parts
+from quorate.codecs import Codec, Plain
+from quorate.rand import At, Rand
+from quorate.trees import flatten, leaves, nest
+from quorate.wire import Wire
+from tests.tiny import randn
+
+LOSSLESS = {"identity", "chain"}
+SIZE, STEPS = 4, 3
+
+
+def examples(module: ModuleType, part: Any) -> Sequence[Codec]:
+    """Return the instances of a codec that its laws are checked on."""
+    given_by_author: Sequence[Codec] = getattr(module, "EXAMPLES", ())
+    if given_by_author:
+        return given_by_author
+    needed = [each.name for each in fields(part) if each.default is MISSING and each.default_factory is MISSING]
+    if needed:
+        raise AssertionError(
+            f"{module.__name__} has no EXAMPLES, but {part.__name__} can't be made without {', '.join(needed)}"
+            f"\nhint: EXAMPLES = ({part.__name__}({needed[0]}=...),)"
+        )
+    return (part(),)
+
+
+def of_name(name: str) -> Sequence[Codec]:
+    return examples(importlib.import_module(f"quorate.codecs.{name}"), parts.find("codec", name))
+
+
+NAMES = sorted(parts.names("codec"))
+draws = given(
+    d=st.integers(1, 40),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+    seed=st.integers(0, 10**6),
+    number=st.integers(0, 10**6),
+)
+laws = [pytest.mark.parametrize("name", NAMES), draws, settings(deadline=None, max_examples=20)]
+
+
+def law(test):
+    """Check on every codec, for updates of any length."""
+    for each in reversed(laws):
+        test = each(test)
+    return test
+
+
+def drawn(name: str, d: int, dtype: torch.dtype, seed: int, number: int):
+    """Return one of a codec's instances and the updates (SIZE, d) of as many workers."""
+    instances = of_name(name)
+    return instances[number % len(instances)], randn(SIZE, d, seed=seed, dtype=dtype)
+
+
+def at(rank: int, seed: int, step: int = 0) -> At:
+    return At(step, rank, SIZE, Rand(seed))
+
+
+def test_the_folder_is_found():
+    assert set(NAMES) >= LOSSLESS
+
+
+@law
+def test_decoding_keeps_shape_and_dtype_and_leaves_like_alone(name, d, dtype, seed, number):
+    codec, updates = drawn(name, d, dtype, seed, number)
+    like = updates[1].clone()
+    head, side, _ = codec.encode(updates[0].clone(), codec.init(updates[0]), at(0, seed))
+    decoded = codec.decode(head, side, like, at(0, seed))
+    assert (decoded.shape, decoded.dtype) == ((d,), dtype)
+    assert torch.equal(like, updates[1])
+
+
+@law
+def test_emits_what_it_has_declared(name, d, dtype, seed, number):
+    codec, updates = drawn(name, d, dtype, seed, number)
+    state = codec.init(updates[0])
+    declared = [(each.shape, each.dtype) for each in codec.emits(updates[0])]
+    for step in range(STEPS):
+        head, side, state = codec.encode(updates[0].clone(), state, at(0, seed, step))
+        assert [(each.shape, each.dtype) for each in (head, *side)] == declared
+
+
+@law
+def test_equal_arguments_give_equal_messages_and_global_chance_is_left_alone(name, d, dtype, seed, number):
+    codec, updates = drawn(name, d, dtype, seed, number)
+    before, results = torch.get_rng_state(), []
+    for _ in range(2):
+        state, said = codec.init(updates[0]), []
+        for step in range(STEPS):
+            head, side, state = codec.encode(updates[step].clone(), state, at(2, seed, step))
+            said += [head.clone(), *side, codec.decode(head, side, updates[0], at(2, seed, step)).clone()]
+        results.append(said + [tensor for _, tensor in leaves(state)])
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@law
+def test_state_survives_a_checkpoint(name, d, dtype, seed, number):
+    """What a checkpoint holds is flat; an encoder that goes on from it says what it would have said."""
+    codec, updates = drawn(name, d, dtype, seed, number)
+    straight = restored = codec.init(updates[0])
+    for step in range(STEPS):
+        restored = nest(flatten(restored))
+        head, side, straight = codec.encode(updates[step].clone(), straight, at(0, seed, step))
+        again, side_again, restored = codec.encode(updates[step].clone(), restored, at(0, seed, step))
+        assert all(torch.equal(a, b) for a, b in zip((head, *side), (again, *side_again), strict=True))
+        after, after_again = flatten(straight), flatten(restored)
+        assert after.keys() == after_again.keys()
+        assert all(torch.equal(after[key], after_again[key]) for key in after)
+
+
+@law
+def test_encoding_does_not_write_to_the_state_it_was_given(name, d, dtype, seed, number):
+    codec, updates = drawn(name, d, dtype, seed, number)
+    _, _, state = codec.encode(updates[0].clone(), codec.init(updates[0]), at(0, seed))
+    before = {key: tensor.clone() for key, tensor in leaves(state)}
+    codec.encode(updates[1].clone(), state, at(0, seed, 1))
+    assert all(torch.equal(before[key], tensor) for key, tensor in leaves(state))
+
+
+@law
+def test_what_is_declared_summable_may_be_summed_on_its_way(name, d, dtype, seed, number):
+    codec, updates = drawn(name, d, dtype, seed, number)
+    facts = codec.wire(Wire())
+    if not (facts.summable and facts.aligned):
+        return
+    said = [codec.encode(update.clone(), codec.init(update), at(rank, seed)) for rank, update in enumerate(updates)]
+    total = torch.stack([head for head, _, _ in said]).sum(dim=0)
+    one_by_one = sum(
+        codec.decode(head.clone(), side, updates[0], at(rank, seed)) for rank, (head, side, _) in enumerate(said)
+    )
+    for rank, (_, side, _) in enumerate(said):
+        torch.testing.assert_close(codec.decode(total.clone(), side, updates[0], at(rank, seed)), one_by_one)
+
+
+@law
+def test_declares_the_same_every_time(name, d, dtype, seed, number):
+    codec, updates = drawn(name, d, dtype, seed, number)
+    assert codec.wire(Wire()) == codec.wire(Wire())
+    first, second = codec.init(updates[0]), codec.init(updates[1])
+    assert {key: (tensor.shape, tensor.dtype) for key, tensor in leaves(first)} == {
+        key: (tensor.shape, tensor.dtype) for key, tensor in leaves(second)
+    }
+
+
+@law
+def test_lossless_codecs_lose_nothing(name, d, dtype, seed, number):
+    codec, updates = drawn(name, d, dtype, seed, number)
+    if name in LOSSLESS:
+        head, side, _ = codec.encode(updates[0].clone(), codec.init(updates[0]), at(0, seed))
+        assert torch.equal(codec.decode(head, side, updates[1], at(0, seed)), updates[0])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_codec_is_its_settings(name):
+    for codec in of_name(name):
+        assert hash(codec) == hash(codec)
+        assert type(codec)(**{each.name: getattr(codec, each.name) for each in fields(codec)}) == codec
+
+
+@dataclass(frozen=True)
+class Rounded(Plain):
+    digits: int
+    way: str = "up"
+
+
+def test_a_codec_that_can_not_be_made_must_give_examples():
+    module = ModuleType("quorate.codecs.rounded")
+    with pytest.raises(AssertionError) as error:
+        examples(module, Rounded)
+    assert str(error.value) == (
+        "quorate.codecs.rounded has no EXAMPLES, but Rounded can't be made without digits"
+        "\nhint: EXAMPLES = (Rounded(digits=...),)"
+    )
+    module.EXAMPLES = (Rounded(3),)
+    assert examples(module, Rounded) == (Rounded(3),)
