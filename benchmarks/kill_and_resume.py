@@ -1,7 +1,7 @@
 """Does a run that is killed at a random moment end with the parameters of one that nobody disturbed?
 
 Runs a recipe once undisturbed; then, 20 times each on the simulator and on two real processes, starts it, kills it with
-SIGKILL at a random moment - every fourth while it starts, the others somewhere between two checkpoints, or within one -,
+SIGKILL at a random moment - every fourth while it starts, the others between two checkpoints, or within one -,
 resumes it, in half of the cases kills the resumption too, and compares `parameters_sha256`, bytes and accuracy. A run
 that is killed before its folder exists is started again.
 

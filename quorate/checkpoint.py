@@ -79,7 +79,7 @@ def write(
 
 def _forget(folder: Path, writer: int, writers: int) -> None:
     complete = steps(folder, writers)
-    if len(complete) > _KEPT:
+    if len(complete) >= _KEPT:  # older files are not in a complete one, or of one too many
         for step in {int(match[1]) for match in _matches(folder)}:
             if step < complete[-_KEPT]:
                 path_of(folder, step, writer, writers).unlink(missing_ok=True)

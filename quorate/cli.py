@@ -60,6 +60,8 @@ def run(
     if simulate is not None and workers is not None:
         raise RecipeError("--simulate and --workers exclude each other", "give one of them")
     if under_torchrun():
+        if simulate is not None or workers is not None:
+            raise RecipeError("started by torchrun, a run has torchrun's workers", "leave out --simulate and --workers")
         _under_torchrun(recipe, out, data, seed, as_json)
         return
     chosen = runs.changed(recipe, seed, workers if workers is not None else simulate)

@@ -75,6 +75,7 @@ class Gradient:
         self.objective, self.layout, self.data = objective, layout, data
         named = dict(objective.named_parameters())
         self._parameters = [named[name] for name, _, _ in layout.places]
+        self._adopted: Tensor | None = None
         self._probed = False
         self.stochastic = False
         """Whether the module draws random numbers; known after `probe`."""
@@ -115,11 +116,18 @@ class Gradient:
                 )
         self._probed = True
 
+    def adopt(self, parameters: Tensor) -> None:
+        """Make the module's parameters views of a flat tensor (d,), which is not copied."""
+        if parameters is not self._adopted:
+            for parameter, view in zip(self._parameters, self.layout.views(parameters).values(), strict=True):
+                parameter.data = view
+            self._adopted = parameters
+
     def _take(self, parameters: Tensor, batch: Batch) -> tuple[float, Tensor]:
-        for parameter, view in zip(self._parameters, self.layout.views(parameters).values(), strict=True):
-            parameter.data = view
+        self.adopt(parameters)
         try:
-            self.objective.train()
+            if not self.objective.training:
+                self.objective.train()
             loss = self.objective(self.data.x[batch.indices], self.data.y[batch.indices])
         except QuorateError:
             raise

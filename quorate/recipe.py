@@ -304,7 +304,8 @@ def _settings(key: str, model: type[BaseModel], table: Any) -> Any:
         if first["type"] == "extra_forbidden":
             raise RecipeError(f"unknown key `{where}` in [{key}]", suggestion(where, model.model_fields)) from error
         wanted, got = first["msg"].removeprefix("Value error, "), repr(first["input"])
-        wanted += "" if got in wanted else f", got {got}"
+        if first["type"] != "value_error" or got not in wanted:
+            wanted += f", got {got}"
         raise RecipeError(f"[{key}] `{where}`: {wanted[:1].lower()}{wanted[1:]}") from error
 
 

@@ -95,7 +95,7 @@ class Training:
     def evaluate(self, parameters: Tensor) -> dict[str, float]:
         """Measure parameters (d,) on the test data: `test_loss`, without the l2 penalty, and the task's metrics."""
         objective, test = self.gradient.objective, self.task.test
-        self.layout.adopt(objective, parameters)
+        self.gradient.adopt(parameters)
         objective.eval()
         device = parameters.device
         outputs = torch.cat([objective.model(part.to(device)).cpu() for part in test.x.split(_EVALUATED_AT_ONCE)])

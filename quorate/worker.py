@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
-from contextlib import closing
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from torch.distributed.distributed_c10d import Store
 from quorate import checkpoint, folder
 from quorate.checkpoint import Checkpoint
 from quorate.engines.group import torchrun_store
-from quorate.engines.processes import ProcessNode, join
+from quorate.engines.processes import PeerError, ProcessNode, join
 from quorate.errors import RunError
 from quorate.files import write_atomically
 from quorate.rand import Rand
@@ -61,18 +62,30 @@ def work(where: Path, rank: int, size: int, store: Store, address: str, progress
 def _run(where: Path, recipe: Recipe, training: Training, board: Store, device: str, progress: Progress | None) -> None:
     rank, size = dist.get_rank(), dist.get_world_size()
     trace = Trace(size)
-    resumed = _agreed(where / "checkpoints", rank, size)
+    with _together(rank, "agree on a checkpoint to begin from"):
+        resumed = _agreed(where / "checkpoints", rank, size)
     record = RunRecorder(where, range(rank, rank + 1), size, recipe.record, training, trace, resumed, progress)
     node = ProcessNode(recorder=record, trace=trace, store=board, device=device)
     with closing(record):
         parameters = node.run(recipe.program(node, training, recipe.exchange))
         measures = record.finish(parameters)
-    summary = node.gather_trace()
+    with _together(rank, "gather the trace"):
+        summary = node.gather_trace()
     if rank == 0:
         merge(where, size)
         steps, seconds = record.steps, record.wall_seconds
         folder.finish(where, parameters, training.layout, measures, steps, summary, seconds)
     node.close()
+
+
+@contextmanager
+def _together(rank: int, what: str) -> Iterator[None]:
+    """Name what was going on when torch raises outside the program because a peer is late or gone."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0][:160]
+        raise PeerError(f"rank {rank} ({socket.gethostname()}): the ranks could not {what} [{reason}]") from error
 
 
 def _agreed(checkpoints: Path, rank: int, size: int) -> Checkpoint | None:
@@ -129,7 +142,12 @@ def torchrun(
             write_atomically(where / name, told["texts"][name].encode())
     if rank == 0:
         with folder.locked(where):
-            work(where, rank, size, store, address, progress)
+            folder.update(where, {"status": "running", "error": None})
+            try:
+                work(where, rank, size, store, address, progress)
+            except BaseException as error:
+                folder.failed(where, error)
+                raise
             return rank, dict(folder.read(where)["result"])
     work(where, rank, size, store, address)
     return rank, {}

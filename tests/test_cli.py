@@ -135,6 +135,15 @@ def test_wrong_flags_are_refused(flags, says, refused, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("flag", ["--simulate", "--workers"])
+def test_torchrun_decides_how_many_workers_there_are(flag, refused, monkeypatch, tmp_path):
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert refused("run", write_recipe(tmp_path), flag, 4) == (
+        "started by torchrun, a run has torchrun's workers\nhint: leave out --simulate and --workers"
+    )
+
+
 @pytest.mark.parametrize("words", [["run"], ["run", "x.toml", "--simulat", "2"], ["walk"], ["compare", "--simulate"]])
 def test_wrong_usage_ends_with_status_2(words, monkeypatch, capsys):
     assert call(monkeypatch, *words) == 2

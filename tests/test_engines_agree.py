@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 
 from quorate import run as runs
 from quorate.recipe import load
-from tests.commands import READY, metrics, output_of, result, write_recipe
+from tests.commands import READY, call, metrics, result, write_recipe
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(120)]
 
@@ -32,12 +32,13 @@ def test_simulated_and_real_workers_end_with_the_same_bits(ready, size, tmp_path
         assert one.get("accuracy") == other.get("accuracy")
 
 
-def test_the_command_line_gives_the_same_bits_on_either_engine(tmp_path):
+def test_the_command_line_gives_the_same_bits_on_either_engine(monkeypatch, capfd, tmp_path):
     recipe = write_recipe(tmp_path)
     outcomes = {}
     for flag in ("--simulate", "--workers"):
-        status, out, err = output_of("run", recipe, flag, 2, "--out", tmp_path / flag, "--json")
-        assert (status, err) == (0, "")
+        assert call(monkeypatch, "run", recipe, flag, 2, "--out", tmp_path / flag, "--json") == 0
+        out, err = capfd.readouterr()
+        assert err == ""
         outcomes[flag] = result(out)
         assert (tmp_path / flag / "report.html").is_file()
     assert outcomes["--workers"]["parameters_sha256"] == outcomes["--simulate"]["parameters_sha256"]

@@ -1,4 +1,4 @@
-"""Small models on random data, and the shortest way to run a program on the simulator."""
+"""Small models on random data, and the shortest way to run a program on the simulator, on one thread of torch."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from quorate.rand import Rand
 from quorate.tasks import Data, Task
 from quorate.trace import Trace
 from quorate.training import Training
+
+torch.set_num_threads(1)
 
 FREE = Cluster(seconds_per_sample=0.0, uplink=float("inf"), downlink=float("inf"), latency=0.0)
 """Machines that cost nothing."""

@@ -61,7 +61,7 @@ class Batching:
     def _group(self, request: Request, position: int) -> tuple[Any, ...]:
         function, args = request.function, request.args
         if isinstance(function, Update) and request.donate:
-            return ("update", id(function.layout), repr(function.optimizer))
+            return ("update", id(function.layout), id(function.optimizer))
         if isinstance(function, Gradient) and not self.exact:
             return ("gradient", id(function), args[1].size)
         return ("one", position)
@@ -164,9 +164,16 @@ def _rows(losses: Tensor, rows: Tensor) -> Iterator[tuple[float, Tensor] | Excep
 def _update(update: Update, requests: list[tuple[Tensor, Tensor, Tree]]) -> list[Any]:
     """Step each distinct (parameters, gradient, state) once; elementwise optimizers step them all as one tensor."""
     distinct: dict[tuple[int, ...], list[int]] = {}
+    last: tuple[Tensor, Tensor, Tree] | None = None
+    members: list[int] = []
     for position, (parameters, gradient, state) in enumerate(requests):
+        if last is not None and parameters is last[0] and gradient is last[1] and state is last[2]:
+            members.append(position)
+            continue
+        last = requests[position]
         same = (id(parameters), id(gradient), *(id(tensor) for _, tensor in leaves(state)))
-        distinct.setdefault(same, []).append(position)
+        members = distinct.setdefault(same, [])
+        members.append(position)
     results: list[Any] = [None] * len(requests)
     stacks: dict[tuple[Any, ...], list[list[int]]] = {}
     for positions in distinct.values():

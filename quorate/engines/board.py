@@ -96,7 +96,7 @@ class Board:
         """Say which ranks hold up the call that this rank began as its `calls`-th; may take a few seconds.
 
         Returns:
-            A clause such as "rank 2 (host b) is late: computing in step 17, last posted 0.3 s ago".
+            A clause such as "rank 2 (b) is late: it is in step 17, computing".
         """
         try:
             first = self._read()
@@ -117,7 +117,7 @@ class Board:
                 clauses.append(f"rank {rank} ({post.host}) stopped in step {post.step}: {post.failed}")
             elif post.ended:
                 clauses.append(f"rank {rank} ({post.host}) has ended its program after {post.calls} calls")
-            elif not stopped and post.beat == first[rank].beat:
+            elif not stopped and rank in first and post.beat == first[rank].beat:
                 clauses.append(
                     f"rank {rank} ({post.host}) is dead, halted or cut off: nothing was heard of it for over"
                     f" {_SILENT} s; it was in step {post.step}, {post.doing}"
@@ -140,5 +140,5 @@ def _parsed(raw: Any) -> Post:
             bool(held["ended"]),
             int(held["beat"]),
         )
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return Post("unknown", 0, 0, "nothing that can be read", None, False, -1)

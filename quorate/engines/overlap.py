@@ -197,7 +197,7 @@ def ddp_hook(
         step += bucket.is_last()
         under_way: Waiting[Any] = meeting.send(None)
 
-        def rest(_: Any) -> Tensor:
+        def rest() -> Tensor:
             try:
                 meeting.send(None)
             except StopIteration as stop:
@@ -209,6 +209,8 @@ def ddp_hook(
                 "use quorate.engines.overlap.Overlap instead of DistributedDataParallel",
             )
 
-        return under_way.future().then(rest)
+        return under_way.then(rest)
 
+    # DDP compares annotations with the classes themselves, not with their names.
+    hook.__annotations__ = {"bucket": GradBucket, "return": torch.futures.Future[Tensor]}
     return hook

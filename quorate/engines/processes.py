@@ -37,16 +37,31 @@ class PeerError(RunError):
 
 
 class Waiting(Generic[T]):
-    """A call that is under way."""
+    """A call that is under way.
 
-    def __init__(self, finish: Callable[[], T], work: Any = None) -> None:
+    Args:
+        finish: returns the result.
+        block: waits until it can be had.
+        work: torch's handle of the call.
+    """
+
+    def __init__(self, finish: Callable[[], T], block: Callable[[], None] | None = None, work: Any = None) -> None:
         self._finish: Callable[[], T] | None = finish
-        self._work = work
+        self._block, self._work = block, work
         self._result: T
 
-    def future(self) -> torch.futures.Future[Any]:
-        """Return torch's future of the collective that this call is."""
-        return self._work.get_future()  # type: ignore[no-any-return]
+    def then(self, go_on: Callable[[], Tensor]) -> torch.futures.Future[Tensor]:
+        """Return torch's future of what `go_on` returns, which is called when the collective is through.
+
+        It is called on the backend's thread, before the collective's handle knows that it is through: to wait there
+        would be to wait for ever.
+        """
+
+        def through(_: Any) -> Tensor:
+            self._block = None
+            return go_on()
+
+        return self._work.get_future().then(through)  # type: ignore[no-any-return]
 
     def __await__(self) -> Generator[Waiting[T], None, T]:
         if self._finish is not None:
@@ -57,6 +72,8 @@ class Waiting(Generic[T]):
         """Block until the call is through; return its result."""
         if self._finish is not None:
             finish, self._finish = self._finish, None
+            if self._block is not None:
+                self._block()
             self._result = finish()
         return self._result
 
@@ -114,6 +131,8 @@ class ProcessNode:
 
     def send(self, dst: int, message: Message) -> Waiting[None]:
         """See `Node`."""
+        if not 0 <= dst < self.size:  # gloo would crash
+            raise RunError(f"rank {self.rank} sends to rank {dst}, but there are {self.size} ranks")
         if dst == self.rank:
             self._own.append(message)
             return _done(None)
@@ -127,8 +146,10 @@ class ProcessNode:
 
     def recv(self, src: int | None, like: Message) -> Waiting[tuple[int, Message]]:
         """See `Node`."""
+        if src is not None and not 0 <= src < self.size:
+            raise RunError(f"rank {self.rank} receives from rank {src}, but there are {self.size} ranks")
         if src == self.rank:
-            return _done((self.rank, self._own.popleft()))
+            return Waiting(self._from_itself)
         if src is None and self.device.type == "cuda":
             raise RunError("NCCL can't receive from whoever comes first", 'device = "cpu" in [processes]')
         buffer = room_for(like)
@@ -142,6 +163,11 @@ class ProcessNode:
             return (work._source_rank() if src is None else src), unpack(buffer, like)
 
         return self._begin(f"recv from {'any rank' if src is None else f'rank {src}'}", begin, finish)
+
+    def _from_itself(self) -> tuple[int, Message]:
+        if not self._own:
+            raise RunError(f"rank {self.rank} waits for a message from itself that it has not sent")
+        return self.rank, self._own.popleft()
 
     def all_reduce(self, tensor: Tensor) -> Waiting[Tensor]:
         """See `Node`. The sum is written into the tensor that was given."""
@@ -187,19 +213,21 @@ class ProcessNode:
         except (RuntimeError, ValueError) as error:
             raise self._failed(what, step, calls, start, error) from error
 
-        def through() -> T:
+        def block() -> None:
             self._doing = f"waiting in {what}"
             try:
                 work.wait()
             except RuntimeError as error:
                 raise self._failed(what, step, calls, start, error) from error
             self._doing = "computing"
+
+        def through() -> T:
             if record is not None:
                 record(start)
                 self.trace.busy(self.rank, "sending", start, self.now())
             return finish(work)
 
-        return Waiting(through, work)
+        return Waiting(through, block, work)
 
     def _failed(self, what: str, step: int, calls: int, start: float, error: Exception) -> PeerError:
         waited = self.now() - start

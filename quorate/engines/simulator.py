@@ -8,13 +8,15 @@ the others (`engines/batching.py`): functions given to `compute` depend on nothi
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import heapq
-import inspect
 import sys
 import time
 import warnings
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from math import inf
 from typing import Any, TypeVar
 
@@ -35,6 +37,7 @@ from quorate.trees import Tree
 from quorate.wire import Message, size_in_bytes
 
 T = TypeVar("T")
+_COLLECT = (100_000, 50, 100)  # the garbage collector's thresholds: there are many objects, but hardly any cycles
 _NAMED = 8  # ranks that an error message speaks of one by one
 
 
@@ -208,17 +211,14 @@ class Simulator:
             coroutines.append(program(node))
             self.at(node.free_at, lambda each: self.start(*each), (node, coroutines[-1], ended))
             roots.append(ended)
-        depth = sys.get_coroutine_origin_tracking_depth()
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _many_coroutines():
             self._watch_for_forgotten_coroutines()
-            sys.set_coroutine_origin_tracking_depth(1)
             try:
                 self._loop()
+                if not all(root.done for root in roots):
+                    raise self._deadlock()
             finally:
-                sys.set_coroutine_origin_tracking_depth(depth)
                 self._close(coroutines)
-        if not all(root.done for root in roots):
-            raise self._deadlock()
         return [root.result for root in roots]
 
     def _loop(self) -> None:
@@ -500,13 +500,26 @@ class Simulator:
         warnings.showwarning = show
 
     def _close(self, coroutines: list[Coroutine[Any, Any, Any]]) -> None:
-        for coroutine in coroutines:
-            if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
+        """End what has not ended, while forgotten awaits in it are still watched for."""
+        suspended = [strand.coroutine for node in self._nodes for strand in node.strands.values()]
+        for coroutine in coroutines + suspended:
+            with contextlib.suppress(Exception):  # of a `finally` in the program; what stopped the run says more
                 coroutine.close()
-        for node in self._nodes:
-            for strand in node.strands.values():
-                if strand.waits_for is None:
-                    strand.coroutine.close()
+
+
+@contextmanager
+def _many_coroutines() -> Iterator[None]:
+    """Note where coroutines are made; look for cycles more seldom, which at Python's own pace is half of the time."""
+    depth, thresholds = sys.get_coroutine_origin_tracking_depth(), gc.get_threshold()
+    sys.set_coroutine_origin_tracking_depth(1)
+    gc.set_threshold(*_COLLECT)
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*thresholds)
+        sys.set_coroutine_origin_tracking_depth(depth)
 
 
 def _shapes(message: Message) -> str:

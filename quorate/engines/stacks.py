@@ -79,14 +79,15 @@ def gradients(objective: Objective, layout: Layout, parameters: Tensor, x: Tenso
     losses = vmap(objective.loss)(outputs, y)
     (slope,) = torch.autograd.grad(losses.sum(), outputs)
     with torch.no_grad():
-        for index in reversed(range(len(layers))):
+        first = next(index for index, (_, layer) in enumerate(layers) if isinstance(layer, nn.Linear))
+        for index in reversed(range(first, len(layers))):
             layer, given = layers[index][1], before[index]
             if isinstance(layer, nn.Linear):
                 slope = slope.contiguous()
                 torch.bmm(slope.mT, given, out=part(rows, f"{names[index]}weight"))
                 if layer.bias is not None:
                     torch.sum(slope, dim=1, out=part(rows, f"{names[index]}bias"))
-                if any(isinstance(each, nn.Linear) for _, each in layers[:index]):
+                if index > first:
                     weight = part(parameters, f"{names[index]}weight")
                     slope = (slope.reshape(n * b, -1) @ weight).view(n, b, -1) if shared else torch.bmm(slope, weight)
             elif isinstance(layer, _ELEMENTWISE):

@@ -16,10 +16,9 @@ from tests.tiny import randn
 
 def slow_mean(updates, weights):
     """Sum over samples, of which each worker has as many as its weight says."""
-    n, d = updates.shape
     samples = [row for row, weight in zip(updates.tolist(), weights, strict=True) for _ in range(weight)]
     assert len(samples) == sum(weights)
-    return [sum(row[i] for row in samples) / len(samples) for i in range(d)]
+    return [sum(row[i] for row in samples) / len(samples) for i in range(updates.shape[1])]
 
 
 @given(weights=st.lists(st.integers(0, 5), min_size=1, max_size=8).filter(any), d=st.integers(1, 5))

@@ -45,7 +45,7 @@ def test_who_hears_is_heard_and_the_mean_of_all_is_kept(name, size, step):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", range(1, 10))
 def test_mixing_brings_everybody_to_the_mean(name, size):
     together = torch.eye(size, dtype=torch.float64)
     for step in range(40 * size):

@@ -1,0 +1,168 @@
+"""What real workers say to one another: a program that four processes run, and whose outcome the tests read.
+
+Each function is one experiment on the default group; `python peers.py RANK SIZE STORE OUT` does them all, and writes
+what went wrong, by name.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch.distributed import FileStore
+
+from quorate.engines.processes import ProcessNode, Waiting, drive, join
+from quorate.engines.summation import ring_sum
+
+SIZES, LENGTHS = (2, 3, 4), (1, 7, 1000, 300_001, 1_500_000)
+DTYPES = (torch.float32, torch.float64, torch.bfloat16)
+
+
+def drawn(rank: int, length: int, dtype: torch.dtype) -> torch.Tensor:
+    """Return what a rank adds: numbers of very different sizes, so that the order of adding shows."""
+    generator = torch.Generator().manual_seed(1000 * length + rank)
+    size = torch.randint(-6, 7, (length,), generator=generator)
+    return (torch.randn(length, generator=generator) * 2.0**size).to(dtype)
+
+
+def sums_in_the_order_of_the_ring(node: ProcessNode) -> None:
+    for size in SIZES:
+        group = dist.new_group(list(range(size)))
+        if node.rank >= size:
+            continue
+        for length in LENGTHS:
+            for dtype in DTYPES:
+                real = drawn(node.rank, length, dtype)
+                dist.all_reduce(real, group=group)
+                ours = ring_sum([drawn(rank, length, dtype) for rank in range(size)])
+                assert torch.equal(real, ours), f"{size} ranks, {length} entries, {dtype}"
+    dist.barrier()
+
+
+def receives_from_whoever_comes_first(node: ProcessNode) -> None:
+    like = (torch.zeros(3),)
+
+    async def program() -> None:
+        if node.rank:
+            for turn in range(2):
+                await node.send(0, (torch.full((3,), 10.0 * node.rank + turn),))
+            return
+        heard: dict[int, list[float]] = {}
+        for _ in range(2 * (node.size - 1)):
+            src, (tensor,) = await node.recv(None, like)
+            heard.setdefault(src, []).append(float(tensor[0]))
+        assert heard == {rank: [10.0 * rank, 10.0 * rank + 1] for rank in range(1, node.size)}
+
+    drive(program())
+    dist.barrier()
+
+
+def gathers_messages_of_several_tensors(node: ProcessNode) -> None:
+    rank = node.rank
+
+    def message(rank: int) -> tuple[torch.Tensor, ...]:
+        values = torch.arange(6, dtype=torch.float64).reshape(2, 3) + rank
+        return values, torch.tensor([rank], dtype=torch.int32), values.bfloat16().t(), torch.tensor(rank % 2 == 0)
+
+    async def program() -> None:
+        gathered = await node.all_gather(message(rank))
+        assert len(gathered) == node.size
+        for src, heard in enumerate(gathered):
+            for one, other in zip(heard, message(src), strict=True):
+                assert one.dtype == other.dtype
+                assert torch.equal(one, other)
+
+    drive(program())
+
+
+def sends_messages_of_several_tensors_in_their_order(node: ProcessNode) -> None:
+    like = (torch.zeros(2, dtype=torch.int64), torch.zeros(3, dtype=torch.float16))
+
+    async def program() -> None:
+        after, before = (node.rank + 1) % node.size, (node.rank - 1) % node.size
+        sent = [node.send(after, (like[0] + turn, like[1] + node.rank)) for turn in range(3)]
+        coming = [node.recv(before, like) for _ in range(3)]
+        for turn, every in enumerate(coming):
+            src, (counts, values) = await every
+            assert (src, int(counts[0]), float(values[2])) == (before, turn, before)
+        for done in sent:
+            await done
+
+    drive(program())
+
+
+def overlaps_what_it_has_spawned(node: ProcessNode) -> None:
+    events: list[str] = []
+
+    async def meeting(name: str, value: float) -> float:
+        events.append(f"{name} begins")
+        total = await node.all_reduce(torch.tensor([value]))
+        events.append(f"{name} goes on")
+        return float((await node.all_reduce(total))[0])
+
+    async def program() -> None:
+        one, other = node.spawn(meeting("one", 1.0)), node.spawn(meeting("other", 2.0))
+        assert isinstance(one, Waiting)
+        assert events == ["one begins", "other begins"]
+        assert await other == 2.0 * node.size**2
+        assert await one == 1.0 * node.size**2
+
+    drive(program())
+
+
+def counts_what_it_sends(node: ProcessNode) -> None:
+    before, messages = node.trace.sent_bytes[node.rank], node.trace.sent_messages[node.rank]
+
+    async def program() -> None:
+        await node.all_reduce(torch.zeros(1000))
+        await node.all_gather((torch.zeros(10), torch.zeros(10, dtype=torch.int64)))
+        if node.rank == 0:
+            await node.send(1, (torch.zeros(5),))
+        if node.rank == 1:
+            await node.recv(0, (torch.zeros(5),))
+
+    drive(program())
+    others = node.size - 1
+    sent = 2 * others * 4000 // node.size + others * 120 + 20 * (node.rank == 0)
+    assert node.trace.sent_bytes[node.rank] - before == sent
+    assert node.trace.sent_messages[node.rank] - messages == 3 * others + (node.rank == 0)
+
+
+EXPERIMENTS: tuple[Callable[[ProcessNode], None], ...] = (
+    sums_in_the_order_of_the_ring,
+    receives_from_whoever_comes_first,
+    gathers_messages_of_several_tensors,
+    sends_messages_of_several_tensors_in_their_order,
+    overlaps_what_it_has_spawned,
+    counts_what_it_sends,
+)
+
+
+def main(rank: int, size: int, store: str, out: Path) -> None:
+    """Do all experiments; go on after a failed one, which the ranks that have not failed may wait for in vain."""
+    torch.set_num_threads(1)
+    board = join(rank, size, FileStore(store, size), "127.0.0.1", "cpu", 20.0)
+    told = {}
+    try:
+        node = ProcessNode(store=board)
+        for experiment in EXPERIMENTS:
+            try:
+                experiment(node)
+                told[experiment.__name__] = "as it should be"
+            except Exception:
+                told[experiment.__name__] = traceback.format_exc()
+        summary = node.gather_trace()
+        told["trace"] = json.dumps([worker["sent_bytes"] for worker in summary["workers"]])
+        node.close()
+    finally:
+        dist.destroy_process_group()
+    (out / f"told-{rank}.json").write_text(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], Path(sys.argv[4]))

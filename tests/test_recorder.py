@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from quorate import checkpoint
+from quorate.checkpoint import Checkpoint
+from quorate.errors import QuorateError
+from quorate.partitions.iid import iid
+from quorate.rand import Rand
+from quorate.recipe import RecordSettings
+from quorate.recorder import Metrics, RunRecorder, merge, metrics_path, read_lines
+from quorate.tasks.digits import digits
+from quorate.trace import Trace
+from quorate.training import Training
+
+
+@pytest.fixture
+def metrics(tmp_path):
+    """A file of metrics, without TensorBoard events, that is closed at the end."""
+    made = []
+
+    def make(after=0):
+        made.append(Metrics(tmp_path / "metrics.jsonl", None, after))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+def test_lines_are_there_as_soon_as_they_are_written(metrics, tmp_path):
+    writer = metrics()
+    for step in (5, 10):
+        writer.write({"step": step, "train_loss": 0.5})
+        assert read_lines(tmp_path / "metrics.jsonl")[-1] == {"step": step, "train_loss": 0.5}
+
+
+def test_a_second_line_of_a_step_adds_to_the_first(metrics, tmp_path):
+    writer = metrics()
+    writer.write({"step": 5, "train_loss": 0.5, "bytes": 1})
+    writer.write({"step": 10, "train_loss": 0.4, "bytes": 2})
+    writer.write({"step": 10, "train_loss": None, "bytes": 3, "accuracy": 0.9})
+    assert read_lines(tmp_path / "metrics.jsonl") == [
+        {"step": 5, "train_loss": 0.5, "bytes": 1},
+        {"step": 10, "train_loss": 0.4, "bytes": 3, "accuracy": 0.9},
+    ]
+
+
+def test_a_resumed_run_takes_later_lines_back(metrics, tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 5}\n{"step": 10}\n{"step": 15, "train')
+    metrics(after=7)
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 5}\n'
+
+
+def test_a_run_resumed_after_its_last_step_adds_to_the_last_line(metrics, tmp_path):
+    writer = metrics()
+    writer.write({"step": 5, "train_loss": 0.5})
+    writer.write({"step": 10, "train_loss": 0.4})
+    metrics(after=10).write({"step": 10, "train_loss": None, "accuracy": 0.9})
+    assert read_lines(tmp_path / "metrics.jsonl") == [
+        {"step": 5, "train_loss": 0.5},
+        {"step": 10, "train_loss": 0.4, "accuracy": 0.9},
+    ]
+
+
+def test_a_last_line_that_was_cut_short_is_left_out(tmp_path):
+    assert read_lines(tmp_path / "none") == []
+    (tmp_path / "a").write_text('{"step": 1}\n{"step"')
+    assert read_lines(tmp_path / "a") == [{"step": 1}]
+
+
+def test_losses_are_averaged_and_bytes_summed_over_workers(tmp_path):
+    lines = {
+        0: [(5, 1.0, 10), (10, 0.5, 20), (15, 0.25, 30)],
+        1: [(5, 3.0, 11), (10, None, 22)],
+        2: [(5, 2.0, 12), (10, 1.5, 24)],
+    }
+    for writer, told in lines.items():
+        text = "".join(json.dumps({"step": s, "train_loss": loss, "bytes": b}) + "\n" for s, loss, b in told)
+        metrics_path(tmp_path, writer).write_text(text)
+    merge(tmp_path, 3)
+    assert [tuple(line.values()) for line in read_lines(tmp_path / "metrics.jsonl")] == [
+        (5, 2.0, 33),
+        (10, 1.0, 66),
+        (15, 0.25, 30),
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+@pytest.fixture(scope="module")
+def training():
+    return Training(digits(hidden=4), iid, 2, Rand(1))
+
+
+@pytest.fixture
+def recorder(training, tmp_path):
+    """Make a recorder of two simulated ranks that is closed at the end."""
+    made = []
+
+    def make(resumed=None, progress=None, settings=None):
+        settings = settings or RecordSettings(metrics=2, evaluate=4, checkpoint=3)
+        made.append(RunRecorder(tmp_path, range(2), 2, settings, training, Trace(2), resumed, progress))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+def commit(record, training, first, last, ranks=(0, 1)):
+    for step in range(first, last + 1):
+        for rank in ranks:
+            tree = {"parameters": training.initial() + step}
+            record.commit(rank, step, 0.5 * step + rank, loss=float(step + rank), shared=tree, own={"said": tree})
+
+
+def test_writes_what_is_due(recorder, training, tmp_path):
+    told = []
+    record = recorder(progress=lambda step, measures: told.append((step, sorted(measures))))
+    commit(record, training, 1, 5)
+    record.finish(training.initial())
+    lines = read_lines(tmp_path / "metrics.jsonl")
+    assert [(line["step"], line["train_loss"], line["clock_seconds"]) for line in lines[:2]] == [
+        (2, 2.0, 2.0),
+        (4, 4.0, 3.0),
+    ]
+    assert [line["step"] for line in lines if "test_loss" in line] == [4, 5]
+    assert checkpoint.steps(tmp_path / "checkpoints", 1) == [3]
+    assert [step for step, _ in told] == [1, 2, 3, 4, 5]
+    assert [measures for _, measures in told[:4]] == [[]] * 3 + [told[3][1]]
+    assert "test_loss" in told[3][1]
+    assert record.steps == 5
+
+
+def test_a_step_counts_when_all_ranks_have_done_it(recorder, training, tmp_path):
+    record = recorder()
+    commit(record, training, 1, 3, ranks=[1])
+    assert (record.steps, read_lines(tmp_path / "metrics.jsonl")) == (0, [])
+    commit(record, training, 1, 2, ranks=[0])
+    assert record.steps == 2
+    assert checkpoint.steps(tmp_path / "checkpoints", 1) == []
+    commit(record, training, 3, 3, ranks=[0])
+    assert checkpoint.steps(tmp_path / "checkpoints", 1) == [3]
+
+
+def test_restores_what_it_has_written(recorder, training, tmp_path):
+    commit(recorder(), training, 1, 3)
+    saved = checkpoint.latest(tmp_path / "checkpoints", 1)
+    record = recorder(saved)
+    tree = {"parameters": training.initial()}
+    step, shared, own = record.restore(1, tree, {"said": tree})
+    assert (step, record.steps) == (3, 3)
+    assert torch.equal(shared["parameters"], training.initial() + 3)
+    assert torch.equal(own["said"]["parameters"], training.initial() + 3)
+    commit(record, training, 4, 4)
+    assert read_lines(tmp_path / "metrics.jsonl")[-1]["train_loss"] == 4.0
+    assert recorder().restore(0, tree, {}) == (0, tree, {})
+
+
+def test_nothing_is_written_if_nothing_is_asked_for(recorder, training, tmp_path):
+    commit(recorder(settings=RecordSettings(metrics=100, evaluate=0, checkpoint=0)), training, 1, 5)
+    assert read_lines(tmp_path / "metrics.jsonl") == []
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_checkpoint_of_another_model_is_refused(recorder, training, tmp_path):
+    commit(recorder(), training, 1, 3)
+    record = recorder(checkpoint.latest(tmp_path / "checkpoints", 1))
+    for wrong in (torch.zeros(7), training.initial().double()):
+        with pytest.raises(QuorateError) as error:
+            record.restore(0, {"parameters": wrong}, {})
+        assert str(error.value) == "the checkpoint of step 3 does not fit the recipe: `parameters` differs"
+    with pytest.raises(QuorateError, match="does not fit the recipe: `momentum` differs"):
+        record.restore(0, {}, {"momentum": torch.zeros(1)})
+
+
+@pytest.mark.parametrize("facts", [{}, {"wall_seconds": "x"}, {"wall_seconds": 1, "interval": [], "trace": {}}])
+def test_a_checkpoint_without_the_facts_of_a_run_is_refused(facts, recorder):
+    with pytest.raises(QuorateError, match="the checkpoint of step 3 is not of a run: it lacks"):
+        recorder(Checkpoint(3, {}, {}, [facts]))
