@@ -6,6 +6,7 @@ them (`seen_by`), and the timeline holds the first few thousand intervals of the
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from quorate.errors import QuorateError
 
 _TIMELINE_RANKS, _TIMELINE_INTERVALS = 64, 8_000
+_RECENT = 16  # computations of a worker that a transfer is compared with, to tell what overlaps
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,11 @@ class Trace:
         self.sent_messages = [0] * size
         self.computing_seconds = [0.0] * size
         self.sending_seconds = [0.0] * size
+        self.both_seconds = [0.0] * size
+        """Seconds in which a worker was computing and sending at once."""
         self.ended = [0.0] * size
+        self._computed: list[deque[tuple[float, float]]] = [deque(maxlen=_RECENT) for _ in range(size)]
+        self._sent_until, self._computing_until = [0.0] * size, 0.0
         self.began = [0.0] * size
         """When each worker started, or went on from a checkpoint: where its timeline begins."""
         self.hosts: list[str | None] = [None] * size
@@ -87,14 +93,27 @@ class Trace:
             return
         if kind == "computing":
             self.computing_seconds[rank] += end - start
+            self._computed[rank].append((start, end))
+            self._computing_until = max(self._computing_until, end)
         else:
+            start = max(start, self._sent_until[rank])
+            if end <= start:
+                return
+            self._sent_until[rank] = end
             self.sending_seconds[rank] += end - start
+            self._note_both(rank, start, end)
         self._draw(rank, kind, start, end)
+
+    def _note_both(self, rank: int, start: float, end: float) -> None:
+        self.both_seconds[rank] += sum(max(0.0, min(b, end) - max(a, start)) for a, b in self._computed[rank])
 
     def all_busy(self, start: float, end: float) -> None:
         """Record that all workers were sending, in collectives, from `start` to `end`."""
         if end > start and self.size > 1:
             self.ring_seconds += end - start
+            if self._computing_until > start:
+                for rank in range(self.size):
+                    self._note_both(rank, start, end)
             for rank in range(min(self.size, _TIMELINE_RANKS)):
                 self._draw(rank, "sending", start, end)
 
@@ -131,7 +150,7 @@ class Trace:
         return [(src, dst, *sums) for (src, dst), sums in sorted(links.items())]  # type: ignore[misc]
 
     def summary(self) -> dict[str, Any]:
-        """Return what `trace.json` holds. A worker that was not computing until its end was waiting."""
+        """Return what `trace.json` holds. Until its end, a worker that did not compute or send was waiting."""
         passed, messages = self.ring
         workers = [
             {
@@ -142,7 +161,7 @@ class Trace:
                 "sent_messages": self.sent_messages[rank] + messages,
                 "computing_seconds": self.computing_seconds[rank],
                 "sending_seconds": self.sending_seconds[rank] + self.ring_seconds,
-                "waiting_seconds": max(0.0, self.ended[rank] - self.computing_seconds[rank]),
+                "waiting_seconds": max(0.0, self.ended[rank] - self._occupied(rank)),
             }
             for rank in range(self.size)
         ]
@@ -155,6 +174,10 @@ class Trace:
             "links": [list(link) for link in self.all_links()],
             "timeline": {"until": until, "intervals": intervals},
         }
+
+    def _occupied(self, rank: int) -> float:
+        sending = self.sending_seconds[rank] + self.ring_seconds
+        return self.computing_seconds[rank] + sending - self.both_seconds[rank]
 
     def _with_waiting(self) -> list[tuple[int, str, float, float]]:
         gaps, free = [], dict(enumerate(self.began[:_TIMELINE_RANKS]))
@@ -186,4 +209,7 @@ class Trace:
         self.began = list(self.ended)
 
 
-_ARRAYS = ("sent_bytes", "received_bytes", "sent_messages", "computing_seconds", "sending_seconds", "ended")
+_ARRAYS = (
+    *("sent_bytes", "received_bytes", "sent_messages"),
+    *("computing_seconds", "sending_seconds", "both_seconds", "ended"),
+)

@@ -83,6 +83,15 @@ def call(monkeypatch: Any, *words: object) -> int:
     return 0
 
 
+def refusal(monkeypatch: Any, capsys: Any, *words: object) -> str:
+    """Run one command that must be refused without a traceback; return the message."""
+    assert call(monkeypatch, *words) == 1
+    out, err = capsys.readouterr()
+    assert "Traceback" not in out + err
+    assert err.startswith("error: ")
+    return str(err).removeprefix("error: ").rstrip("\n")
+
+
 @contextmanager
 def started(*words: object, module: tuple[str, ...] = ("quorate",), **environment: object) -> Iterator[Any]:
     """Start one command as a process of its own, with text on its standard output and error; end it at last."""

@@ -38,7 +38,7 @@ class Shifted(Plain):
         return torch.randn(like.shape, generator=at.own.generator(), dtype=like.dtype)
 
     def encode(self, x: Tensor, state: State, at: At) -> tuple[Tensor, Side, State]:
-        return x + self.noise(x, at), (torch.zeros(1),), {"calls": state["calls"] + 1}
+        return x + self.noise(x, at), (x.new_zeros(1),), {"calls": state["calls"] + 1}
 
     def decode(self, head: Tensor, side: Side, like: Tensor, at: At) -> Tensor:
         return head - self.noise(like, at)

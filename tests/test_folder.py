@@ -15,6 +15,7 @@ from quorate import folder
 from quorate.errors import QuorateError, RunError
 from quorate.flat import Layout
 from quorate.recipe import load
+from quorate.trace import Trace
 from tests.commands import write_recipe
 
 
@@ -109,10 +110,9 @@ def test_a_finished_run_holds_its_result(recipe, tmp_path):
     module.model = torch.nn.Linear(2, 3)
     layout = Layout.of(module)
     flat = layout.flatten(module)
-    worker = {"sent_bytes": 5, "received_bytes": 5, "sent_messages": 1, "host": None}
-    worker |= {"computing_seconds": 1.0, "sending_seconds": 0.5, "waiting_seconds": 0.5}
-    trace = {"size": 2, "seconds": 2.0, "workers": [worker | {"rank": rank} for rank in range(2)], "links": []}
-    result = folder.finish(where, flat, layout, {"test_loss": 0.25}, 20, trace, 3.0)
+    trace = Trace(2)
+    trace.sent_bytes, trace.seconds = [5, 5], 2.0
+    result = folder.finish(where, flat, layout, {"test_loss": 0.25}, 20, trace.summary(), 3.0)
     assert result == {
         "accuracy": None,
         "loss": 0.25,

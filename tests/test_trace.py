@@ -56,7 +56,7 @@ def timeline(trace):
     return sorted(map(tuple, trace.summary()["timeline"]["intervals"]))
 
 
-def test_who_is_not_computing_waits():
+def test_who_neither_computes_nor_sends_waits():
     trace = Trace(2)
     trace.busy(0, "computing", 0.0, 1.0)
     trace.busy(0, "sending", 1.0, 2.0)
@@ -74,8 +74,19 @@ def test_who_is_not_computing_waits():
         (1, "waiting", 0.0, 2.0),
     ]
     (first, second) = trace.summary()["workers"]
-    assert (first["computing_seconds"], first["sending_seconds"], first["waiting_seconds"]) == (2.0, 1.0, 3.0)
+    assert (first["computing_seconds"], first["sending_seconds"], first["waiting_seconds"]) == (2.0, 1.0, 2.0)
     assert (second["computing_seconds"], second["sending_seconds"], second["waiting_seconds"]) == (0.0, 0.0, 2.0)
+
+
+def test_transfers_that_overlap_one_another_or_a_computation_count_once():
+    trace = Trace(1)
+    trace.busy(0, "computing", 0.0, 4.0)
+    trace.busy(0, "sending", 3.0, 6.0)
+    trace.busy(0, "sending", 5.0, 7.0)
+    trace.busy(0, "sending", 2.0, 7.0)
+    trace.end(0, 10.0)
+    (worker,) = trace.summary()["workers"]
+    assert (worker["computing_seconds"], worker["sending_seconds"], worker["waiting_seconds"]) == (4.0, 4.0, 3.0)
 
 
 def test_the_timeline_ends_where_it_is_full():
@@ -93,8 +104,8 @@ def test_goes_on_from_a_checkpoint():
     trace = Trace(2)
     trace.sent(0, 1, 8, 0.0, 1.0)
     trace.collective(6, 2, 1.0, 2.0)
-    trace.all_busy(1.0, 2.0)
     trace.busy(0, "computing", 0.0, 2.0)
+    trace.all_busy(1.0, 2.0)
     trace.end(0, 2.0)
     trace.end(1, 2.5)
     resumed = Trace(2)

@@ -50,6 +50,8 @@ def test_workers_seeds_and_epochs_have_orders_of_their_own():
     first, second = (made.batch(0, step, 39).indices for step in (0, 1))
     assert not torch.equal(first, second)
     assert not torch.equal(first, other.batch(0, 0, 39).indices)
+    places = [torch.searchsorted(made.shards[rank], made.batch(rank, 0, 39).indices) for rank in range(2)]
+    assert not torch.equal(*places)
     assert made.batch(0, 0, 39).seed != made.batch(1, 0, 39).seed != made.batch(1, 1, 39).seed
 
 

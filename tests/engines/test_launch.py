@@ -16,7 +16,7 @@ from quorate.engines.launch import launch, report
 from quorate.engines.processes import PeerError
 from quorate.errors import RunError
 from quorate.recipe import load
-from tests.commands import has_checkpoint, kill, metrics, started, until, workers, write_task
+from tests.commands import call, has_checkpoint, kill, metrics, started, until, workers, write_task
 
 HOST = socket.gethostname()
 FAILING = '        raise ValueError("a bad sample")'

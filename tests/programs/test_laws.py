@@ -24,6 +24,7 @@ from quorate.periods.every import every
 from quorate.topologies import Topology
 from quorate.topologies.ring import ring
 from quorate.trees import flatten, nest
+from tests.test_exchange import Shifted
 from tests.tiny import FREE, classes, randn, simulate, training
 
 STEPS = 7
@@ -145,6 +146,14 @@ def test_codecs_that_change_nothing_change_nothing(name):
     ends = simulate(bound(name, training(size=3)), 3)
     chain = Exchange(Chain((Identity(), Chain(()), Identity())))
     assert_same(simulate(bound(name, training(size=3), chain), 3), ends)
+
+
+@every_program
+def test_a_message_is_decoded_as_of_the_worker_that_made_it(name):
+    sgd, task = Optimizer("sgd", {"lr": 0.1}), classes(lambda: torch.nn.Linear(6, 3).double(), dtype=torch.float64)
+    ends = simulate(bound(name, training(task, 3), optimizer=sgd), 3)
+    shifted = simulate(bound(name, training(task, 3), Exchange(Shifted()), optimizer=sgd), 3)
+    torch.testing.assert_close(shifted[0], ends[0], rtol=1e-9, atol=1e-9)
 
 
 @every_program

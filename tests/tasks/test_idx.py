@@ -29,7 +29,7 @@ def test_reads_what_was_written(shape, packed, tmp_path_factory):
 
 
 GOOD = idx((2, 3))
-PACKED = gzip.compress(GOOD)
+PACKED = gzip.compress(GOOD, mtime=0)
 HOSTILE = {
     "nothing": ("a", b"", "is no IDX file of 2-dimensional uint8: it begins with nothing, not 00000802"),
     "wrong magic": (
@@ -77,12 +77,12 @@ HOSTILE = {
     ),
     "cut short, packed well": (
         "a.gz",
-        gzip.compress(GOOD[:-1]),
+        gzip.compress(GOOD[:-1], mtime=0),
         "is cut short: the header states the shape (2, 3), 6 bytes, but 5 follow",
     ),
     "too long, packed": (
         "a.gz",
-        gzip.compress(GOOD + bytes(10**6)),
+        gzip.compress(GOOD + bytes(10**6), mtime=0),
         "is too long: the header states the shape (2, 3), 6 bytes, but more follow",
     ),
     "gzip cut short": ("a.gz", PACKED[:-9], "is cut short: its gzip stream has no end"),
