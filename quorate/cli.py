@@ -250,7 +250,9 @@ def _tell(result: dict[str, Any], facts: dict[str, Any], as_json: bool) -> None:
 
 
 def main() -> None:
-    """Run one command."""
+    """Run one command; modules in the working directory can be named in recipes."""
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
     try:
         status = app(standalone_mode=False)  # typer returns the status that a command left with; 130 for Ctrl-C
     except QuorateError as error:

@@ -114,12 +114,12 @@ class Cluster(BaseModel):
                 return getattr(exception, field)
         return getattr(self, field)
 
-    def speed(self, rank: int, rand: Rand) -> Callable[[int], float]:
-        """Return a node's seconds per sample as a function of how many computations it has done before."""
+    def speed(self, rank: int, rand: Rand) -> Callable[[int, int], float]:
+        """Return a node's seconds per sample as a function of the step, and of its computations before in the step."""
         given = self.of(rank, "seconds_per_sample")
         if isinstance(given, Distribution):
             if given.drawn == "step":
-                return lambda count: given.draw(rand.fold("speed", rank, count))
+                return lambda step, count: given.draw(rand.fold("speed", rank, step, count))
             given = given.draw(rand.fold("speed", rank))
         constant = inf if given == "measured" else float(given)
-        return lambda count: constant
+        return lambda step, count: constant

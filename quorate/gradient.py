@@ -132,7 +132,7 @@ class Gradient:
         except QuorateError:
             raise
         except Exception as error:
-            raise TaskError(f"the model or its loss failed: {_where(error)}") from error
+            raise TaskError(f"the model or its loss failed: {where(error)}") from error
         if not isinstance(loss, Tensor) or loss.dim() != 0 or not loss.is_floating_point():
             shape = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(type(loss).__name__)
             raise TaskError(f"the loss must be a scalar tensor, got {shape}", "end the loss with `.mean()`")
@@ -145,7 +145,7 @@ class Gradient:
         try:
             gradients = torch.autograd.grad(loss, self._parameters, allow_unused=True, materialize_grads=True)
         except Exception as error:
-            raise TaskError(f"the gradient of the loss failed: {_where(error)}") from error
+            raise TaskError(f"the gradient of the loss failed: {where(error)}") from error
         return value, torch.cat([gradient.reshape(-1) for gradient in gradients])
 
 
@@ -157,7 +157,7 @@ def require_finite(loss: float) -> None:
         )
 
 
-def _where(error: Exception) -> str:
+def where(error: Exception) -> str:
     """Describe an exception in one line, with the innermost place that is not within torch."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "/torch/" not in frame.filename]
     place = f" (at {frames[-1].filename}:{frames[-1].lineno})" if frames else ""

@@ -6,7 +6,7 @@ once and returns an awaitable: what stands between the call and its `await` over
 Who may write to a tensor:
 
 - what is given to `all_reduce`, or to `compute(..., donate=True)`, is given away: it must not be used again;
-- what is given to `send`, `all_gather` or a plain `compute` may be read, and must not be written to before the await;
+- what is given to `send`, `all_gather` or a plain `compute` may be read, and, after the await, donated;
 - what is received, and what a donated computation returns, may be shared with other workers: read it, or donate it.
 
 The simulator's paranoid mode checks all three.

@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from quorate import parts
 from quorate.aggregators import Aggregator
@@ -29,61 +29,13 @@ from quorate.exchange import Exchange
 from quorate.optimizer import Optimizer, torch_optimizers
 from quorate.partitions import Partition
 from quorate.periods import Period
+from quorate.settings import ProcessSettings, RecordSettings, SimulatorSettings
 from quorate.tasks import Task
 from quorate.topologies import Topology
 
 Seed = Annotated[int, Field(ge=0, lt=2**62)]
 
 _OF_PROGRAM: dict[Any, str] = {Optimizer: "optimizer", Period: "period", Topology: "topology"}
-
-
-class SimulatorSettings(BaseModel):
-    """How a run is simulated.
-
-    Args:
-        batching: "exact": gradients one by one, as real processes take them, to the same bits; "vectorised": those of
-            many workers in one pass; "auto": exact up to 16 workers.
-        paranoid: check who writes to which tensor; slow.
-        threads: torch's threads; more than one may change the bits.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    batching: Literal["auto", "exact", "vectorised"] = "auto"
-    paranoid: bool = False
-    threads: int = Field(default=1, ge=1)
-
-
-class ProcessSettings(BaseModel):
-    """How a run on real processes is done.
-
-    Args:
-        device: "cpu" (gloo) or "cuda" (NCCL; one GPU per process).
-        threads: torch's threads in each process; more than one may change the bits.
-        timeout: seconds after which a collective that some rank has not joined is given up.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    device: Literal["cpu", "cuda"] = "cpu"
-    threads: int = Field(default=1, ge=1)
-    timeout: float = Field(default=300.0, gt=0)
-
-
-class RecordSettings(BaseModel):
-    """What a run writes, and how often, in steps; 0 for never.
-
-    Args:
-        metrics: between two lines of `metrics.jsonl`.
-        evaluate: between two measurements on the test data, of rank 0's parameters.
-        checkpoint: between two checkpoints.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    metrics: int = Field(default=10, ge=1)
-    evaluate: int = Field(default=50, ge=0)
-    checkpoint: int = Field(default=100, ge=0)
 
 
 _SETTINGS: dict[str, type[BaseModel]] = {

@@ -16,7 +16,7 @@ from quorate import checkpoint
 from quorate.checkpoint import Checkpoint
 from quorate.errors import QuorateError
 from quorate.files import write_atomically
-from quorate.recipe import RecordSettings
+from quorate.settings import RecordSettings
 from quorate.trace import Trace
 from quorate.training import Training
 from quorate.trees import Tree, leaf, leaves
@@ -225,7 +225,8 @@ def merge(folder: Path, size: int) -> None:
         others = [each.get(line["step"]) for each in own]
         together = [line, *[other for other in others if other is not None]]
         losses = [each["train_loss"] for each in together if each["train_loss"] is not None]
-        if len(together) == size:
+        if len(together) == size and "ranks" not in line:  # else joined already, before a crash
+            line["ranks"] = size
             line["bytes"] = sum(each["bytes"] for each in together)
             line["train_loss"] = sum(losses) / len(losses) if losses else None
     write_atomically(metrics_path(folder, 0), "".join(json.dumps(line) + "\n" for line in lines).encode())

@@ -8,9 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from quorate.errors import RecipeError
+from quorate.errors import QuorateError, RecipeError
 from quorate.flat import Layout
-from quorate.gradient import Batch, Gradient, Objective
+from quorate.gradient import Batch, Gradient, Objective, TaskError, where
 from quorate.partitions import Partition
 from quorate.rand import Rand
 from quorate.tasks import Data, Task
@@ -98,6 +98,11 @@ class Training:
         self.gradient.adopt(parameters)
         objective.eval()
         device = parameters.device
-        outputs = torch.cat([objective.model(part.to(device)).cpu() for part in test.x.split(_EVALUATED_AT_ONCE)])
-        values = {"test_loss": float(self.task.loss(outputs, test.y))}
-        return values | {name: float(metric(outputs, test.y)) for name, metric in self.task.metrics.items()}
+        try:
+            outputs = torch.cat([objective.model(part.to(device)).cpu() for part in test.x.split(_EVALUATED_AT_ONCE)])
+            values = {"test_loss": float(self.task.loss(outputs, test.y))}
+            return values | {name: float(metric(outputs, test.y)) for name, metric in self.task.metrics.items()}
+        except QuorateError:
+            raise
+        except Exception as error:
+            raise TaskError(f"the evaluation on the test data failed: {where(error)}") from error

@@ -56,6 +56,11 @@ def require(condition: bool, problem: str, hint: str | None = None) -> None:
         raise Incompatible(problem, hint)
 
 
+def described(message: Message) -> str:
+    """Return the dtypes and shapes of a message in words, e.g. "float32[10], int64[3]"."""
+    return ", ".join(f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}" for tensor in message)
+
+
 def size_in_bytes(message: Message) -> int:
     """Return the bytes of a message's tensors: what every engine counts as sent."""
     return sum(tensor.numel() * tensor.element_size() for tensor in message)

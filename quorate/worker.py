@@ -19,8 +19,10 @@ from torch.distributed.distributed_c10d import Store
 
 from quorate import checkpoint, folder
 from quorate.checkpoint import Checkpoint
-from quorate.engines.group import torchrun_store
-from quorate.engines.processes import PeerError, ProcessNode, join
+from quorate.engines import PeerError
+from quorate.engines.gathering import gather_trace
+from quorate.engines.group import join, torchrun_store
+from quorate.engines.processes import ProcessNode
 from quorate.errors import RunError
 from quorate.files import write_atomically
 from quorate.rand import Rand
@@ -70,7 +72,7 @@ def _run(where: Path, recipe: Recipe, training: Training, board: Store, device: 
         parameters = node.run(recipe.program(node, training, recipe.exchange))
         measures = record.finish(parameters)
     with _together(rank, "gather the trace"):
-        summary = node.gather_trace()
+        summary = gather_trace(trace)
     if rank == 0:
         merge(where, size)
         steps, seconds = record.steps, record.wall_seconds

@@ -95,8 +95,8 @@ def test_the_median_is_the_median(name):
 def test_speeds_are_drawn_once_a_node_or_anew_each_step():
     once, anew = (Cluster(seconds_per_sample={"name": "lognormal", "drawn": drawn}) for drawn in ("node", "step"))
     speeds = [once.speed(rank, Rand(0)) for rank in range(3)]
-    assert all(speed(0) == speed(7) for speed in speeds)
-    assert len({speed(0) for speed in speeds}) == 3
-    assert len({anew.speed(1, Rand(0))(count) for count in range(5)}) == 5
-    assert anew.speed(1, Rand(0))(3) == anew.speed(1, Rand(0))(3)
-    assert anew.speed(1, Rand(0))(3) != anew.speed(1, Rand(1))(3)
+    assert all(speed(0, 0) == speed(7, 1) for speed in speeds)
+    assert len({speed(0, 0) for speed in speeds}) == 3
+    assert len({anew.speed(1, Rand(0))(2, count) for count in range(5)}) == 5
+    assert anew.speed(1, Rand(0))(3, 0) == anew.speed(1, Rand(0))(3, 0)
+    assert anew.speed(1, Rand(0))(3, 0) != anew.speed(1, Rand(1))(3, 0)

@@ -93,7 +93,7 @@ def test_values_are_of_the_type_that_is_asked_for_or_refused(value):
     for hint in (int, float, bool, str):
         fits = type(value) is hint or (hint is float and type(value) is int)
         if fits:
-            assert typed("x", hint, value) == value
+            assert typed("x", hint, value) == hint(value)
             assert type(typed("x", hint, value)) is hint
         else:
             with pytest.raises(RecipeError, match=r"^x: input should be a valid"):

@@ -10,8 +10,8 @@ from quorate.checkpoint import Checkpoint
 from quorate.errors import QuorateError
 from quorate.partitions.iid import iid
 from quorate.rand import Rand
-from quorate.recipe import RecordSettings
 from quorate.recorder import Metrics, RunRecorder, merge, metrics_path, read_lines
+from quorate.settings import RecordSettings
 from quorate.tasks.digits import digits
 from quorate.trace import Trace
 from quorate.training import Training

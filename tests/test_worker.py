@@ -9,7 +9,7 @@ from torch.distributed import HashStore
 
 from quorate import checkpoint, folder
 from quorate import run as runs
-from quorate.engines.processes import PeerError
+from quorate.engines import PeerError
 from quorate.recipe import load
 from quorate.worker import _agreed, _together, work
 from tests.commands import has_checkpoint, kill, metrics, output_of, result, started, until, write_task

@@ -29,6 +29,10 @@ class Forgetful:
         """Forget."""
 
 
+class PeerError(RunError):
+    """Another rank is late or gone; not this rank's own fault."""
+
+
 def stopped(rank: int, step: int, error: QuorateError) -> RunError:
     """Say at which rank and step a run has stopped. `step` counts from 1."""
     return RunError(f"rank {rank}, step {step}: {error.problem}", error.hint)

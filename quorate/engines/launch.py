@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from quorate.engines.processes import PeerError
+from quorate.engines import PeerError
 from quorate.errors import QuorateError, RunError
 from quorate.files import write_json
 

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.distributed import GradBucket  # type: ignore[attr-defined]
 
 from quorate.codecs import State
-from quorate.engines.processes import ProcessNode, Waiting
+from quorate.engines.processes import ProcessNode
+from quorate.engines.waiting import Waiting
 from quorate.errors import QuorateError
 from quorate.exchange import Exchange
 from quorate.rand import At, Rand

@@ -80,6 +80,8 @@ class Paranoia:
         result = _copy(result)
         if request.donate:
             _each(request.args, lambda tensor: self._poison(rank, tensor))
+            handed = self._handed.setdefault(rank, deque(maxlen=_REMEMBERED))
+            _each(result, lambda tensor: handed.append((tensor, tensor._version, "a donated computation")))
         return result
 
     def check(self, rank: int) -> None:

@@ -34,6 +34,8 @@ def is_stack(objective: Objective, sample: Tensor) -> bool:
         and all((each.start_dim, each.end_dim) == (1, -1) for each in layers if isinstance(each, nn.Flatten))
         and (sample.dim() == 1 or isinstance(layers[0], nn.Flatten))
         and all(each.requires_grad for each in model.parameters())
+        and len(list(objective.parameters())) == sum(len(list(layer.parameters())) for layer in linear)
+        and not any(_hooked(module) for module in objective.modules())
     )
 
 
@@ -97,6 +99,11 @@ def gradients(objective: Objective, layout: Layout, parameters: Tensor, x: Tenso
             losses = losses + objective.l2 / 2 * parameters.square().sum(-1)
             rows += objective.l2 * parameters
     return losses, rows
+
+
+def _hooked(module: nn.Module) -> bool:
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    return any(hooks)
 
 
 def _backward(layer: nn.Module, given: Tensor, slope: Tensor) -> Tensor:

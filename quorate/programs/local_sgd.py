@@ -48,6 +48,6 @@ async def local_sgd(
         parameters, state = await node.compute(update, parameters, gradient, state, donate=True)
         if period(step + 1) or step + 1 == steps:
             at = At(step, node.rank, node.size, training.rand)
-            parameters, said = await exchange(node, parameters, said, at, training.weights)
+            parameters, said = await exchange(node, parameters.clone(), said, at, training.weights)
         node.commit(step + 1, loss, {}, {"parameters": parameters, "optimizer": state, "exchange": said})
     return parameters

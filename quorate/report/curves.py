@@ -89,7 +89,7 @@ def _rows(records: Sequence[RunRecord]) -> dict[str, list[Curve]]:
     return {name: parts for name, parts in kept.items() if parts}
 
 
-KNOWN = {"step", "clock_seconds", "wall_seconds", "bytes", "train_loss", "test_loss", "accuracy"}
+KNOWN = {"step", "clock_seconds", "wall_seconds", "bytes", "train_loss", "test_loss", "accuracy", "ranks"}
 
 
 def _line(record: RunRecord, part: Curve, cost: Cost, worth: float) -> go.Scatter | None:

@@ -16,8 +16,11 @@ import torch
 import torch.distributed as dist
 from torch.distributed import FileStore
 
-from quorate.engines.processes import ProcessNode, Waiting, drive, join
+from quorate.engines.gathering import gather_trace
+from quorate.engines.group import join
+from quorate.engines.processes import ProcessNode
 from quorate.engines.summation import ring_sum
+from quorate.engines.waiting import Waiting, drive
 
 SIZES, LENGTHS = (2, 3, 4), (1, 7, 1000, 300_001, 1_500_000)
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
@@ -156,7 +159,7 @@ def main(rank: int, size: int, store: str, out: Path) -> None:
                 told[experiment.__name__] = "as it should be"
             except Exception:
                 told[experiment.__name__] = traceback.format_exc()
-        summary = node.gather_trace()
+        summary = gather_trace(node.trace)
         told["trace"] = json.dumps([worker["sent_bytes"] for worker in summary["workers"]])
         node.close()
     finally:

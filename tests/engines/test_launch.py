@@ -12,8 +12,8 @@ import pytest
 
 from quorate import folder
 from quorate import run as runs
+from quorate.engines import PeerError
 from quorate.engines.launch import launch, report
-from quorate.engines.processes import PeerError
 from quorate.errors import RunError
 from quorate.recipe import load
 from tests.commands import call, has_checkpoint, kill, metrics, started, until, workers, write_task

@@ -10,18 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.distributed import HashStore
 
+from quorate.engines import PeerError
+from quorate.engines.gathering import gather_trace
+from quorate.engines.group import interface_towards, join
 from quorate.engines.launch import launch
-from quorate.engines.processes import (
-    PeerError,
-    ProcessNode,
-    Waiting,
-    drive,
-    interface_towards,
-    join,
-    pack,
-    room_for,
-    unpack,
-)
+from quorate.engines.packing import pack, room_for, unpack
+from quorate.engines.processes import ProcessNode
+from quorate.engines.waiting import Waiting, drive
 from quorate.errors import RunError
 from quorate.gradient import TaskError
 from quorate.wire import size_in_bytes
@@ -155,7 +150,7 @@ def test_a_worker_may_be_alone(alone):
         return await alone.compute(lambda a, b: a + b, 1, 2)
 
     assert alone.run(program()) == 3
-    summary = alone.gather_trace()
+    summary = gather_trace(alone.trace)
     assert summary["workers"][0]["sent_bytes"] == 0
     assert summary["workers"][0]["host"] == alone.host
 

@@ -1,0 +1,46 @@
+"""Running thousands of coroutines: how Python is set up meanwhile, and what it says of those that were forgotten."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+_COLLECT = (100_000, 50, 100)  # the garbage collector's thresholds: there are many objects, but hardly any cycles
+
+
+@contextmanager
+def many_coroutines() -> Iterator[None]:
+    """Note where coroutines are made; look for cycles more seldom, which at Python's own pace is half of the time."""
+    depth, thresholds = sys.get_coroutine_origin_tracking_depth(), gc.get_threshold()
+    sys.set_coroutine_origin_tracking_depth(1)
+    gc.set_threshold(*_COLLECT)
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*thresholds)
+        sys.set_coroutine_origin_tracking_depth(depth)
+
+
+@contextmanager
+def never_awaited() -> Iterator[list[str]]:
+    """Yield a list to which Python's warnings of coroutines that nobody has awaited are added, while in this context."""
+    told: list[str] = []
+    with warnings.catch_warnings():
+        warnings.filterwarnings("always", message="coroutine .* was never awaited", category=RuntimeWarning)
+        usual = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
+            text = str(message)
+            if "was never awaited" in text:
+                told.append(" ".join(text.split()))
+            else:
+                usual(message, category, *rest, **more)
+
+        warnings.showwarning = show
+        yield told

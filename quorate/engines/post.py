@@ -1,0 +1,106 @@
+"""Messages between two virtual workers: queued, under way, arrived, received."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from quorate.engines.pending import Pending
+from quorate.errors import RunError
+from quorate.wire import Message, described, size_in_bytes
+
+if TYPE_CHECKING:
+    from quorate.engines.simulator import SimulatedNode, Simulator
+
+
+class Post:
+    """Carries the messages of all ranks; those from one rank to another keep their order."""
+
+    def __init__(self, simulator: Simulator) -> None:
+        self._simulator = simulator
+        self._queues: dict[tuple[int, int], deque[tuple[Message, Pending[None]]]] = {}
+        self._mail: dict[int, list[tuple[int, Message]]] = {}
+        self._receivers: dict[int, list[Pending[tuple[int, Message]]]] = {}
+
+    def send(self, node: SimulatedNode, dst: int, message: Message, pending: Pending[None]) -> None:
+        """Put a message in the queue from a rank to another; they leave one after the other."""
+        if not 0 <= dst < self._simulator.size:
+            raise RunError(
+                f"rank {node.rank} sends to rank {dst} at {pending.place}, but there are {self._simulator.size} ranks"
+            )
+        if self._simulator.paranoia:
+            message = self._simulator.paranoia.sent(node.rank, pending, message)
+        if dst == node.rank:
+            if self._simulator.paranoia:
+                self._simulator.paranoia.back(node.rank, pending)
+            self._simulator.complete(pending, None)
+            self._deliver((node.rank, dst, message))
+            return
+        queue = self._queues.setdefault((node.rank, dst), deque())
+        queue.append((message, pending))
+        if len(queue) == 1:
+            self._leave(node.rank, dst)
+
+    def _leave(self, src: int, dst: int) -> None:
+        message, pending = self._queues[src, dst][0]
+        count, start = size_in_bytes(message), self._simulator.clock
+        self._sends(src, 1)
+
+        def left() -> None:
+            queue = self._queues[src, dst]
+            queue.popleft()
+            self._sends(src, -1)
+            latency = self._simulator.nodes[src].latency + self._simulator.nodes[dst].latency
+            self._simulator.trace.sent(src, dst, count, start, self._simulator.clock + latency)
+            self._simulator.at(self._simulator.clock + latency, self._deliver, (src, dst, message))
+            if self._simulator.paranoia:
+                self._simulator.paranoia.back(src, pending)
+            self._simulator.complete(pending, None)
+            if queue:
+                self._leave(src, dst)
+
+        self._simulator.network.transfer(src, dst, count, self._simulator.clock, left)
+
+    def _sends(self, rank: int, change: int) -> None:
+        node = self._simulator.nodes[rank]
+        if node.sending == 0:
+            node.sending_since = self._simulator.clock
+        node.sending += change
+        if node.sending == 0:
+            self._simulator.trace.busy(rank, "sending", node.sending_since, self._simulator.clock)
+
+    def recv(self, node: SimulatedNode, src: int | None, pending: Pending[tuple[int, Message]]) -> None:
+        """Take a message that has arrived, or wait for the next."""
+        if src is not None and not 0 <= src < self._simulator.size:
+            raise RunError(
+                f"rank {node.rank} receives from rank {src} at {pending.place},"
+                f" but there are {self._simulator.size} ranks"
+            )
+        mail = self._mail.setdefault(node.rank, [])
+        for position, (sender, message) in enumerate(mail):
+            if src in (None, sender):
+                del mail[position]
+                self._hand_over(node.rank, sender, message, pending)
+                return
+        self._receivers.setdefault(node.rank, []).append(pending)
+
+    def _deliver(self, what: tuple[int, int, Message]) -> None:
+        src, dst, message = what
+        receivers = self._receivers.get(dst, [])
+        for position, pending in enumerate(receivers):
+            if pending.detail[0] in (None, src):
+                del receivers[position]
+                self._hand_over(dst, src, message, pending)
+                return
+        self._mail.setdefault(dst, []).append((src, message))
+
+    def _hand_over(self, rank: int, src: int, message: Message, pending: Pending[tuple[int, Message]]) -> None:
+        like = pending.detail[1]
+        if described(message) != described(like):
+            raise RunError(
+                f"rank {rank} expected {described(like)} from rank {src} at {pending.place},"
+                f" but was sent {described(message)}"
+            )
+        if self._simulator.paranoia:
+            message = self._simulator.paranoia.received(rank, "recv", message)
+        self._simulator.complete(pending, (src, message))
