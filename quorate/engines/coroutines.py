@@ -29,7 +29,7 @@ def many_coroutines() -> Iterator[None]:
 
 @contextmanager
 def never_awaited() -> Iterator[list[str]]:
-    """Yield a list to which Python's warnings of coroutines that nobody has awaited are added, while in this context."""
+    """Yield a list that gets Python's warnings of coroutines that nobody has awaited, while in this context."""
     told: list[str] = []
     with warnings.catch_warnings():
         warnings.filterwarnings("always", message="coroutine .* was never awaited", category=RuntimeWarning)

@@ -58,9 +58,9 @@ class SimulatedNode:
         self.latency: float = simulator.cluster.of(rank, "latency")
         self.measured = simulator.cluster.of(rank, "seconds_per_sample") == "measured"
         self.unawaited: dict[int, Pending[Any]] = {}
-        self.free_at, self.computations, self.meetings, self.step, self.sending = 0.0, 0, 0, 0, 0
-        self.sending_since = 0.0
         self.strands: dict[int, Strand] = {}
+        self.computations, self.meetings, self.step, self.sending = 0, 0, 0, 0
+        self.free_at, self.sending_since = 0.0, 0.0
 
     def now(self) -> float:
         """Return virtual seconds."""
@@ -185,13 +185,11 @@ class Simulator:
             RunError: if the task fails, nothing can happen any more, ranks disagree on a collective, or an await was
                 forgotten; it names the ranks and places.
         """
-        roots, coroutines = [], []
-        for node in self.nodes:
-            ended: Pending[T] = Pending("program", {})
-            node.free_at = float(self.trace.ended[node.rank])
-            coroutines.append(program(node))
-            self.at(node.free_at, lambda each: self.start(*each), (node, coroutines[-1], ended))
-            roots.append(ended)
+        roots: list[Pending[T]] = [Pending("program", {}) for _ in self.nodes]
+        coroutines = [program(node) for node in self.nodes]
+        for start in zip(self.nodes, coroutines, roots, strict=True):
+            start[0].free_at = self.trace.ended[start[0].rank]
+            self.at(start[0].free_at, lambda each: self.start(*each), start)
         with never_awaited() as self._never_awaited, many_coroutines():
             try:
                 self._loop()
