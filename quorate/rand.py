@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import NamedTuple
 
 import torch
 
@@ -30,8 +31,7 @@ class Rand:
         return torch.Generator(device).manual_seed(self.seed)
 
 
-@dataclass(frozen=True)
-class At:
+class At(NamedTuple):
     """Where in a run a message is made: what a codec may let its choices depend on."""
 
     step: int

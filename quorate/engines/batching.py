@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -25,8 +25,7 @@ _AT_ONCE = 1 << 22  # entries of parameters, gradients or inputs in one vectoris
 _WORTHWHILE = 60_000  # parameters above which one pass for many replicas was slower than one by one, on two cores
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(NamedTuple):
     """A computation that somebody waits for."""
 
     function: Callable[..., Any]
