@@ -8,7 +8,7 @@ decoded and aggregated by everybody.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -86,14 +86,17 @@ class Exchange:
             The combined update of shape (d,), to be read only, and the codec's new state.
         """
         if self.sums_in_flight:
+            share = 1.0 if weighted else 1 / node.size if weights is None else weights[node.rank]
+            if isinstance(self.codec, Identity):
+                return await node.all_reduce(update, share), state
             if not weighted:
-                update.mul_(1 / node.size if weights is None else weights[node.rank])
+                update.mul_(share)
             head, side, state = self.codec.encode(update, state, at)
             total = await node.all_reduce(head)
             return self.codec.decode(total, side, update, at), state
         message, state = self.say(update, state, at)
         heard = await node.all_gather(message)
-        updates = [self.hear(each, update, replace(at, rank=rank)) for rank, each in enumerate(heard)]
+        updates = [self.hear(each, update, at._replace(rank=rank)) for rank, each in enumerate(heard)]
         return self.combine(updates, weights), state
 
     def say(self, update: Tensor, state: State, at: At) -> tuple[Message, State]:

@@ -61,10 +61,13 @@ class Node(Protocol):
             The sender's rank and the message.
         """
 
-    def all_reduce(self, tensor: Tensor) -> Awaitable[Tensor]:
-        """Sum a tensor over all workers; every worker gets the same bits.
+    def all_reduce(self, tensor: Tensor, scale: float = 1.0) -> Awaitable[Tensor]:
+        """Sum `scale * tensor` over all workers; every worker gets the same bits.
 
         All workers call the collectives (`all_reduce`, `all_gather`) in the same order, with equal shapes and dtypes.
+
+        Args:
+            scale: this worker's; multiplied in before the sum, on real processes in place.
         """
 
     def all_gather(self, message: Message) -> Awaitable[list[Message]]:

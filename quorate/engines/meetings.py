@@ -93,7 +93,9 @@ class Meetings:
         self._simulator.network.collective(count, self._simulator.clock, through)
 
     def _hand_out(self, meeting: Collective) -> None:
-        result: Any = ring_sum(meeting.given) if meeting.what == "all_reduce" else meeting.given
+        result: Any = meeting.given
+        if meeting.what == "all_reduce":
+            result = ring_sum(meeting.given, [pending.detail for pending in meeting.whose if pending is not None])
         for rank, pending in enumerate(meeting.whose):
             assert pending is not None
             mine = result

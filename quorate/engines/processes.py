@@ -105,8 +105,10 @@ class ProcessNode:
             raise RunError(f"rank {self.rank} waits for a message from itself that it has not sent")
         return self.rank, self._own.popleft()
 
-    def all_reduce(self, tensor: Tensor) -> Waiting[Tensor]:
+    def all_reduce(self, tensor: Tensor, scale: float = 1.0) -> Waiting[Tensor]:
         """See `Node`. The sum is written into the tensor that was given."""
+        if scale != 1:
+            tensor.mul_(scale)
         count = round(2 * (self.size - 1) * size_in_bytes((tensor,)) / self.size)
         return self._begin(
             "all_reduce",

@@ -99,9 +99,9 @@ class SimulatedNode:
         self._simulator.post.recv(self, src, pending)
         return pending
 
-    def all_reduce(self, tensor: Tensor) -> Awaitable[Tensor]:
+    def all_reduce(self, tensor: Tensor, scale: float = 1.0) -> Awaitable[Tensor]:
         """See `Node`."""
-        pending: Pending[Tensor] = Pending("all_reduce", self.unawaited)
+        pending: Pending[Tensor] = Pending("all_reduce", self.unawaited, scale)
         self._simulator.meetings.meet(self, "all_reduce", tensor, pending)
         return pending
 

@@ -25,18 +25,26 @@ def chunk_length(numel: int, element_size: int, size: int) -> int:
     return per_rank * -(-segment // element_size)
 
 
-def ring_sum(tensors: Sequence[Tensor]) -> Tensor:
+def ring_sum(tensors: Sequence[Tensor], scales: Sequence[float] | None = None) -> Tensor:
     """Add tensors of one shape, one per rank, in the order that gloo's ring adds them.
 
+    Args:
+        scales: what each is multiplied by before; None: by 1.
+
     Returns:
-        A new tensor of the same shape and dtype.
+        A new tensor of the same shape and dtype; the given ones are not written to.
     """
     size = len(tensors)
-    if size <= 2 or size > RING:
-        total = tensors[0].clone()
-        for tensor in tensors[1:]:
-            total += tensor
+    if scales is None or all(scale == 1 for scale in scales):
+        scales = [1] * size
+    if size > RING:
+        total = tensors[0] * scales[0]
+        for tensor, scale in zip(tensors[1:], scales[1:], strict=True):
+            total.add_(tensor, alpha=scale)
         return total
+    tensors = [tensor if scale == 1 else tensor * scale for tensor, scale in zip(tensors, scales, strict=True)]
+    if size <= 2:
+        return tensors[0].clone() if size == 1 else tensors[0] + tensors[1]
     flat = [tensor.reshape(-1) for tensor in tensors]
     length = chunk_length(flat[0].numel(), flat[0].element_size(), size)
     total = flat[0].new_empty(flat[0].shape)

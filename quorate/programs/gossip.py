@@ -6,7 +6,6 @@ gradient is taken at the parameters before they are mixed, so that computing and
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Literal
 
 from torch import Tensor
@@ -54,7 +53,7 @@ async def gossip(
         sent = [node.send(peer, message) for peer, _ in neighbours if peer != node.rank]
         coming = [node.recv(peer, like) for peer, _ in neighbours if peer != node.rank]
         arrived = [await every for every in coming]
-        heard = {src: exchange.hear(each, parameters, replace(at, rank=src)) for src, each in arrived}
+        heard = {src: exchange.hear(each, parameters, at._replace(rank=src)) for src, each in arrived}
         heard[node.rank] = parameters
         loss, gradient = await gradient_taken
         mixed = exchange.combine([heard[peer] for peer, _ in neighbours], [weight for _, weight in neighbours])

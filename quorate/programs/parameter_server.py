@@ -8,7 +8,6 @@ bulk-synchronous consistency.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Literal
 
 from torch import Tensor
@@ -57,7 +56,7 @@ async def parameter_server(
         if node.rank == SERVER:
             coming = [node.recv(rank, exchange.emits(parameters)) for rank in workers]
             pushed = [(SERVER, message), *[await every for every in coming]]
-            heard = [exchange.hear(each, parameters, replace(at, rank=src)) for src, each in pushed]
+            heard = [exchange.hear(each, parameters, at._replace(rank=src)) for src, each in pushed]
             combined = exchange.combine(heard, training.weights)
             parameters, state = await node.compute(update, parameters, combined, state, donate=True)
             for every in [node.send(rank, (parameters,)) for rank in workers]:
