@@ -3,7 +3,7 @@
 1. Microseconds per worker-step of the engine alone: a compute, an all-reduce of one number, an update and a commit,
    with functions that do nothing, at 1,000 and 10,000 workers.
 2. 1,000 workers train the digits MLP (64-64-10) with synchronous SGD, vectorised, over the same simulation one by one
-   (`batching = "exact"`), in turn: worker-steps per second, everything included. Once with scikit-learn's 1,437 training
+   (`batching = "exact"`), in turn: worker-steps per second, all included. Once with scikit-learn's 1,437 training
    digits dealt to the workers, one or two each, as `quorate run recipes/first_run.toml --simulate 1000` does; once with
    16 samples a step. For information, over a plain PyTorch loop with no engine at all, too: forward and backward per
    worker, one optimizer step for all.

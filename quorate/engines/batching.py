@@ -151,6 +151,9 @@ def vectorised(gradient: Gradient, requests: Sequence[tuple[Tensor, Batch]]) -> 
 
 def _rows(losses: Tensor, rows: Tensor) -> Iterator[tuple[float, Tensor] | Exception]:
     """Yield (loss, gradient) per replica, a TaskError where the loss is not finite."""
+    if losses.isfinite().all():
+        yield from zip(losses.tolist(), rows.unbind(), strict=True)
+        return
     for value, row in zip(losses.tolist(), rows.unbind(), strict=True):
         try:
             require_finite(value)

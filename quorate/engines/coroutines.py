@@ -14,9 +14,9 @@ _COLLECT = (100_000, 50, 100)  # the garbage collector's thresholds: there are m
 
 @contextmanager
 def many_coroutines() -> Iterator[None]:
-    """Note where coroutines are made; look for cycles more seldom, which at Python's own pace is half of the time."""
+    """Look for cycles of garbage more seldom, which at Python's own pace is half of the time; see `note_origins`."""
     depth, thresholds = sys.get_coroutine_origin_tracking_depth(), gc.get_threshold()
-    sys.set_coroutine_origin_tracking_depth(1)
+    note_origins(True)
     gc.set_threshold(*_COLLECT)
     gc.freeze()
     try:
@@ -25,6 +25,11 @@ def many_coroutines() -> Iterator[None]:
         gc.unfreeze()
         gc.set_threshold(*thresholds)
         sys.set_coroutine_origin_tracking_depth(depth)
+
+
+def note_origins(wanted: bool) -> None:
+    """Have Python note where each coroutine is made, for its warning if nobody awaits it; a tenth of the time."""
+    sys.set_coroutine_origin_tracking_depth(int(wanted))
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from torch import Tensor
 from quorate.cluster import Cluster
 from quorate.engines import Forgetful, Recorder, stopped
 from quorate.engines.batching import Batching, Request
-from quorate.engines.coroutines import many_coroutines, never_awaited
+from quorate.engines.coroutines import many_coroutines, never_awaited, note_origins
 from quorate.engines.meetings import Meetings
 from quorate.engines.mistakes import deadlock, forgotten
 from quorate.engines.network import Network
@@ -128,6 +128,8 @@ class SimulatedNode:
         """See `Node`."""
         if self._simulator.paranoia:
             self._simulator.paranoia.check(self.rank)
+        elif self.step == 0:
+            note_origins(False)  # a forgotten await shows in the first step
         self.step, self.computations = step, 0
         self._simulator.trace.end(self.rank, self._simulator.clock)
         self._simulator.recorder.commit(self.rank, step, self._simulator.clock, loss, shared, own)
@@ -187,9 +189,9 @@ class Simulator:
         """
         roots: list[Pending[T]] = [Pending("program", {}) for _ in self.nodes]
         coroutines = [program(node) for node in self.nodes]
-        for start in zip(self.nodes, coroutines, roots, strict=True):
-            start[0].free_at = self.trace.ended[start[0].rank]
-            self.at(start[0].free_at, lambda each: self.start(*each), start)
+        for node, *rest in zip(self.nodes, coroutines, roots, strict=True):
+            node.free_at = self.trace.ended[node.rank]
+            self.at(node.free_at, lambda each: self.start(*each), (node, *rest))
         with never_awaited() as self._never_awaited, many_coroutines():
             try:
                 self._loop()

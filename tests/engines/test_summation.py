@@ -64,3 +64,22 @@ def test_keeps_shape_and_dtype_and_writes_to_nothing(n):
     assert bool((total == n * (n - 1) // 2).all())
     total.zero_()
     assert all(bool((row == rank).all()) for rank, row in enumerate(rows))
+
+
+@given(
+    n=st.integers(RING + 1, RING + 20),
+    d=st.integers(1, 20),
+    cut=st.integers(0, RING),
+    seed=st.integers(0, 999),
+)
+@settings(deadline=None)
+def test_rows_of_matrices_are_added_as_if_they_were_apart(n, d, cut, seed):
+    generator = torch.Generator().manual_seed(seed)
+    matrices = [torch.randn(rows, d, dtype=torch.float64, generator=generator) for rows in (cut, n - cut) if rows]
+    scales = torch.rand(n, dtype=torch.float64, generator=generator).tolist()
+    together = [row for matrix in matrices for row in matrix.unbind()]
+    apart = [row.clone() for row in together]
+    shuffled = [together[(7 * row) % n] if n % 7 else together[row] for row in range(n)]
+    torch.testing.assert_close(ring_sum(together, scales), ring_sum(apart, scales), rtol=1e-12, atol=1e-12)
+    slow = sum(row.clone() * scale for row, scale in zip(shuffled, scales, strict=True))
+    torch.testing.assert_close(ring_sum(shuffled, scales), slow, rtol=1e-12, atol=1e-12)
