@@ -256,7 +256,7 @@ def main() -> None:
     try:
         status = app(standalone_mode=False)  # typer returns the status that a command left with; 130 for Ctrl-C
     except QuorateError as error:
-        _err.print(f"error: {error}", markup=False)
+        _err.print("\n".join([f"error: {error}", *getattr(error, "__notes__", [])]), markup=False)
         sys.exit(1)
     except typer.TyperException as error:
         if error.format_message():  # without any words, the help has been printed

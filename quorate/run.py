@@ -94,7 +94,16 @@ def _guarded(where: Path, run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         return run()
     except BaseException as error:
         folder.failed(where, error)
+        if isinstance(error, RunError):
+            error.add_note(_kept(where))
         raise
+
+
+def _kept(where: Path) -> str:
+    """Say what is left of a run that has stopped."""
+    size = folder.read(where)["workers"]
+    steps = [max(checkpoint.steps(where / "checkpoints", writers), default=0) for writers in (1, size)]
+    return f"run:   {where}, " + (f"with a checkpoint of step {max(steps)}" if max(steps) else "without a checkpoint")
 
 
 def processes(

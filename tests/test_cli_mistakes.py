@@ -252,7 +252,7 @@ number = 5
         (
             "own.py:vector",
             "rank 0, step 1: the loss must be a scalar tensor, got a tensor of shape (20,)"
-            "\nhint: end the loss with `.mean()`",
+            "\nhint: end the loss with `.mean()`\nrun:   {folder}/run, without a checkpoint",
         ),
     ],
 )
@@ -275,7 +275,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(refuse
     step = int(err.split(", step ")[1].split(":")[0])
     assert 9 <= step <= 11
     problem = f"rank {err.split()[1].rstrip(',')}, step {step}: the loss is not finite (nan)"
-    assert err == f"{problem}\nhint: lower the learning rate, and look for NaN or huge values in the data"
+    hint = "lower the learning rate, and look for NaN or huge values in the data"
+    assert err == f"{problem}\nhint: {hint}\nrun:   {out}, with a checkpoint of step 8"
     facts = folder.read(out)
     assert (facts["status"], facts["error"], facts["result"]) == ("failed", problem, None)
     kept = checkpoint.latest(out / "checkpoints", 1)
