@@ -16,6 +16,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from quorate.engines.processes import ProcessNode
 from quorate.errors import RunError
 
+_ANYWHERE = "192.0.2.1"  # reserved for documentation; nothing is sent to it
 _NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -82,6 +83,8 @@ def join(rank: int, size: int, store: Store, address: str, device: str, timeout:
             raise RunError("the recipe wants GPUs, but torch sees none here", 'device = "cpu" in [processes]')
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", rank)) % torch.cuda.device_count())
     interface = interface_towards(address)
+    if interface == "lo" and size > int(os.environ.get("LOCAL_WORLD_SIZE", size)):
+        interface = interface_towards(_ANYWHERE)  # the machine's own name means loopback, but others have to reach it
     if interface is not None:
         for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
             os.environ.setdefault(name, interface)
