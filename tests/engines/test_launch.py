@@ -136,5 +136,6 @@ def test_a_mistake_on_one_rank_is_told_by_that_rank(monkeypatch, capfd, tmp_path
     lines = (tmp_path / "blobs.py").read_text().splitlines()
     place = f"{tmp_path}/blobs.py:{1 + lines.index(FAILING)}"
     assert out == ""
-    assert err == f"error: rank 1, step 5: the model or its loss failed: ValueError: a bad sample (at {place})\n"
+    told = f"error: rank 1, step 5: the model or its loss failed: ValueError: a bad sample (at {place})"
+    assert err == f"{told}\nrun:   {run}, with a checkpoint of step 4\n"
     assert folder.read(run)["error"] in err
