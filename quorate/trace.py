@@ -102,7 +102,8 @@ class Trace:
             self._sent_until[rank] = end
             self.sending_seconds[rank] += end - start
             self._note_both(rank, start, end)
-        self._draw(rank, kind, start, end)
+        if rank < _TIMELINE_RANKS:
+            self._draw(rank, kind, start, end)
 
     def _note_both(self, rank: int, start: float, end: float) -> None:
         self.both_seconds[rank] += sum(max(0.0, min(b, end) - max(a, start)) for a, b in self._computed[rank])
@@ -118,7 +119,7 @@ class Trace:
                 self._draw(rank, "sending", start, end)
 
     def _draw(self, rank: int, kind: str, start: float, end: float) -> None:
-        if rank < _TIMELINE_RANKS and start < self.until:
+        if start < self.until:
             if len(self.intervals) < _TIMELINE_INTERVALS:
                 self.intervals.append((rank, kind, start, end))
             else:

@@ -8,7 +8,8 @@ from quorate.engines.pending import where
 from quorate.errors import RunError
 
 if TYPE_CHECKING:
-    from quorate.engines.simulator import SimulatedNode, Simulator, Strand
+    from quorate.engines.simulated_node import SimulatedNode, Strand
+    from quorate.engines.simulator import Simulator
 
 _NAMED = 8  # ranks that an error message speaks of one by one
 

@@ -10,7 +10,8 @@ from quorate.errors import RunError
 from quorate.wire import Message, described, size_in_bytes
 
 if TYPE_CHECKING:
-    from quorate.engines.simulator import SimulatedNode, Simulator
+    from quorate.engines.simulated_node import SimulatedNode
+    from quorate.engines.simulator import Simulator
 
 
 class Post:

@@ -10,129 +10,28 @@ from __future__ import annotations
 
 import contextlib
 import heapq
-import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from math import inf
 from typing import Any, TypeVar
 
-from torch import Tensor
-
 from quorate.cluster import Cluster
 from quorate.engines import Forgetful, Recorder, stopped
-from quorate.engines.batching import Batching, Request
-from quorate.engines.coroutines import many_coroutines, never_awaited, note_origins
+from quorate.engines.batching import Batching
+from quorate.engines.coroutines import many_coroutines, never_awaited
 from quorate.engines.meetings import Meetings
 from quorate.engines.mistakes import deadlock, forgotten
 from quorate.engines.network import Network
 from quorate.engines.paranoia import Paranoia
 from quorate.engines.pending import Pending, where
 from quorate.engines.post import Post
+from quorate.engines.simulated_node import SimulatedNode, Strand
 from quorate.errors import QuorateError, RunError
 from quorate.node import Node
 from quorate.rand import Rand
 from quorate.trace import Trace
-from quorate.trees import Tree
-from quorate.wire import Message
 
 T = TypeVar("T")
-
-
-class Strand:
-    """A coroutine of one rank, and what it waits for."""
-
-    __slots__ = ("coroutine", "ended", "node", "waits_for")
-
-    def __init__(self, node: SimulatedNode, coroutine: Coroutine[Any, Any, Any], ended: Pending[Any]) -> None:
-        self.node, self.coroutine, self.ended = node, coroutine, ended
-        self.waits_for: Pending[Any] | None = None
-
-
-class SimulatedNode:
-    """One virtual worker."""
-
-    def __init__(self, simulator: Simulator, rank: int) -> None:
-        self.rank, self.size = rank, simulator.size
-        self._simulator = simulator
-        self._speed = simulator.cluster.speed(rank, simulator.rand)
-        self.latency: float = simulator.cluster.of(rank, "latency")
-        self.measured = simulator.cluster.of(rank, "seconds_per_sample") == "measured"
-        self.unawaited: dict[int, Pending[Any]] = {}
-        self.strands: dict[int, Strand] = {}
-        self.computations, self.meetings, self.step, self.sending = 0, 0, 0, 0
-        self.free_at, self.sending_since = 0.0, 0.0
-
-    def now(self) -> float:
-        """Return virtual seconds."""
-        return self._simulator.clock
-
-    def compute(self, function: Callable[..., T], *args: Any, samples: float = 0, donate: bool = False) -> Awaitable[T]:
-        """See `Node`. One computation of a node runs at a time, in the order of the calls."""
-        simulator = self._simulator
-        request = Request(function, args, donate)
-        pending: Pending[T] = Pending("compute", self.unawaited, request)
-        if simulator.paranoia and not donate:
-            simulator.paranoia.lent(self.rank, pending, args)
-        start = max(simulator.clock, self.free_at)
-        if self.measured:
-            began = time.perf_counter()
-            simulator.answer([(self, pending)])
-            duration = (time.perf_counter() - began) * simulator.cluster.measured_factor
-        else:
-            duration = self._speed(self.step, self.computations) * samples if samples else 0.0
-            simulator.unanswered.append((self, pending))
-        self.computations += 1
-        self.free_at = start + duration
-        simulator.trace.busy(self.rank, "computing", start, self.free_at)
-        simulator.at(self.free_at, simulator.computed, (self, pending))
-        return pending
-
-    def send(self, dst: int, message: Message) -> Awaitable[None]:
-        """See `Node`."""
-        pending: Pending[None] = Pending("send", self.unawaited, dst)
-        self._simulator.post.send(self, dst, message, pending)
-        return pending
-
-    def recv(self, src: int | None, like: Message) -> Awaitable[tuple[int, Message]]:
-        """See `Node`."""
-        pending: Pending[tuple[int, Message]] = Pending("recv", self.unawaited, (src, like))
-        self._simulator.post.recv(self, src, pending)
-        return pending
-
-    def all_reduce(self, tensor: Tensor, scale: float = 1.0) -> Awaitable[Tensor]:
-        """See `Node`."""
-        pending: Pending[Tensor] = Pending("all_reduce", self.unawaited, scale)
-        self._simulator.meetings.meet(self, "all_reduce", tensor, pending)
-        return pending
-
-    def all_gather(self, message: Message) -> Awaitable[list[Message]]:
-        """See `Node`."""
-        pending: Pending[list[Message]] = Pending("all_gather", self.unawaited)
-        self._simulator.meetings.meet(self, "all_gather", message, pending)
-        return pending
-
-    def spawn(self, program: Coroutine[Any, Any, T]) -> Awaitable[T]:
-        """See `Node`."""
-        pending: Pending[T] = Pending("spawn", self.unawaited)
-        self._simulator.start(self, program, pending)
-        return pending
-
-    def restore(self, shared: Tree, own: Tree) -> tuple[int, Tree, Tree]:
-        """See `Node`."""
-        self.step, shared, own = self._simulator.recorder.restore(self.rank, shared, own)
-        if self._simulator.paranoia:
-            shared, own = self._simulator.paranoia.copies(shared), self._simulator.paranoia.copies(own)
-        return self.step, shared, own
-
-    def commit(self, step: int, loss: float, shared: Tree, own: Tree) -> None:
-        """See `Node`."""
-        if self._simulator.paranoia:
-            self._simulator.paranoia.check(self.rank)
-        elif self.step == 0:
-            note_origins(False)  # a forgotten await shows in the first step
-        self.step, self.computations = step, 0
-        self._simulator.trace.end(self.rank, self._simulator.clock)
-        self._simulator.recorder.commit(self.rank, step, self._simulator.clock, loss, shared, own)
 
 
 class Simulator:
@@ -174,6 +73,7 @@ class Simulator:
         self.post, self.meetings = Post(self), Meetings(self)
         self._times: list[float] = []
         self._events: dict[float, list[tuple[Callable[[Any], None], Any]]] = {}
+        self._computing: dict[float, list[tuple[SimulatedNode, Pending[Any]]]] = {}
         self._ready: deque[Strand] = deque()
         self._never_awaited: list[str] = []
 
@@ -274,15 +174,25 @@ class Simulator:
                 f"rank {node.rank} forgot an await: {self._never_awaited[0]}", "write `await` before the call"
             )
 
-    def computed(self, what: tuple[SimulatedNode, Pending[Any]]) -> None:
-        """A computation is due: work it out, with all others that wait."""
-        node, pending = what
-        if not pending.done and not hasattr(pending, "result"):
-            waiting, self.unanswered = self.unanswered, []
-            self.answer(waiting)
-        if self.paranoia:
-            self.paranoia.back(node.rank, pending)
-        self.complete(pending, pending.result)
+    def computes_until(self, when: float, node: SimulatedNode, pending: Pending[Any]) -> None:
+        """Schedule the end of a computation; those that end in one instant are one event."""
+        due = self._computing.get(when)
+        if due is None:
+            due = self._computing[when] = []
+            self.at(when, self._computed, due)
+        due.append((node, pending))
+
+    def _computed(self, due: list[tuple[SimulatedNode, Pending[Any]]]) -> None:
+        """Work out the computations that are due, with all others that wait."""
+        del self._computing[self.clock]
+        waiting, self.unanswered = self.unanswered, []
+        self.answer(waiting)
+        for node, pending in due:
+            if self.paranoia:
+                self.paranoia.back(node.rank, pending)
+            pending.done = True
+            if pending.waiter is not None:
+                self._ready.append(pending.waiter)
 
     def answer(self, waiting: list[tuple[SimulatedNode, Pending[Any]]]) -> None:
         """Work out computations."""

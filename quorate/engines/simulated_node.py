@@ -1,0 +1,117 @@
+"""A virtual worker: what its program calls, turned into events of the simulator."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from torch import Tensor
+
+from quorate.engines.batching import Request
+from quorate.engines.coroutines import note_origins
+from quorate.engines.pending import Pending
+from quorate.trees import Tree
+from quorate.wire import Message
+
+if TYPE_CHECKING:
+    from quorate.engines.simulator import Simulator
+
+T = TypeVar("T")
+
+
+class Strand:
+    """A coroutine of one rank, and what it waits for."""
+
+    __slots__ = ("coroutine", "ended", "node", "waits_for")
+
+    def __init__(self, node: SimulatedNode, coroutine: Coroutine[Any, Any, Any], ended: Pending[Any]) -> None:
+        self.node, self.coroutine, self.ended = node, coroutine, ended
+        self.waits_for: Pending[Any] | None = None
+
+
+class SimulatedNode:
+    """One virtual worker."""
+
+    def __init__(self, simulator: Simulator, rank: int) -> None:
+        self.rank, self.size = rank, simulator.size
+        self._simulator = simulator
+        self._speed = simulator.cluster.speed(rank, simulator.rand)
+        self.latency: float = simulator.cluster.of(rank, "latency")
+        self.measured = simulator.cluster.of(rank, "seconds_per_sample") == "measured"
+        self.unawaited: dict[int, Pending[Any]] = {}
+        self.strands: dict[int, Strand] = {}
+        self.computations, self.meetings, self.step, self.sending = 0, 0, 0, 0
+        self.free_at, self.sending_since = 0.0, 0.0
+
+    def now(self) -> float:
+        """Return virtual seconds."""
+        return self._simulator.clock
+
+    def compute(self, function: Callable[..., T], *args: Any, samples: float = 0, donate: bool = False) -> Awaitable[T]:
+        """See `Node`. One computation of a node runs at a time, in the order of the calls."""
+        simulator = self._simulator
+        request = Request(function, args, donate)
+        pending: Pending[T] = Pending("compute", self.unawaited, request)
+        if simulator.paranoia and not donate:
+            simulator.paranoia.lent(self.rank, pending, args)
+        start = max(simulator.clock, self.free_at)
+        if self.measured:
+            began = time.perf_counter()
+            simulator.answer([(self, pending)])
+            duration = (time.perf_counter() - began) * simulator.cluster.measured_factor
+        else:
+            duration = self._speed(self.step, self.computations) * samples if samples else 0.0
+            simulator.unanswered.append((self, pending))
+        self.computations += 1
+        self.free_at = start + duration
+        simulator.trace.busy(self.rank, "computing", start, self.free_at)
+        simulator.computes_until(self.free_at, self, pending)
+        return pending
+
+    def send(self, dst: int, message: Message) -> Awaitable[None]:
+        """See `Node`."""
+        pending: Pending[None] = Pending("send", self.unawaited, dst)
+        self._simulator.post.send(self, dst, message, pending)
+        return pending
+
+    def recv(self, src: int | None, like: Message) -> Awaitable[tuple[int, Message]]:
+        """See `Node`."""
+        pending: Pending[tuple[int, Message]] = Pending("recv", self.unawaited, (src, like))
+        self._simulator.post.recv(self, src, pending)
+        return pending
+
+    def all_reduce(self, tensor: Tensor, scale: float = 1.0) -> Awaitable[Tensor]:
+        """See `Node`."""
+        pending: Pending[Tensor] = Pending("all_reduce", self.unawaited, scale)
+        self._simulator.meetings.meet(self, "all_reduce", tensor, pending)
+        return pending
+
+    def all_gather(self, message: Message) -> Awaitable[list[Message]]:
+        """See `Node`."""
+        pending: Pending[list[Message]] = Pending("all_gather", self.unawaited)
+        self._simulator.meetings.meet(self, "all_gather", message, pending)
+        return pending
+
+    def spawn(self, program: Coroutine[Any, Any, T]) -> Awaitable[T]:
+        """See `Node`."""
+        pending: Pending[T] = Pending("spawn", self.unawaited)
+        self._simulator.start(self, program, pending)
+        return pending
+
+    def restore(self, shared: Tree, own: Tree) -> tuple[int, Tree, Tree]:
+        """See `Node`."""
+        self.step, shared, own = self._simulator.recorder.restore(self.rank, shared, own)
+        if self._simulator.paranoia:
+            shared, own = self._simulator.paranoia.copies(shared), self._simulator.paranoia.copies(own)
+        return self.step, shared, own
+
+    def commit(self, step: int, loss: float, shared: Tree, own: Tree) -> None:
+        """See `Node`."""
+        if self._simulator.paranoia:
+            self._simulator.paranoia.check(self.rank)
+        elif self.step == 0:
+            note_origins(False)  # a forgotten await shows in the first step
+        self.step, self.computations = step, 0
+        self._simulator.trace.end(self.rank, self._simulator.clock)
+        self._simulator.recorder.commit(self.rank, step, self._simulator.clock, loss, shared, own)
