@@ -28,18 +28,15 @@ class Batch(NamedTuple):
 
     Args:
         indices: (b,), positions in the training data.
+        size: b, the number of samples.
         stream: names of the stream, below `rand`, that the module's own randomness comes from.
         rand: the run's stream.
     """
 
     indices: Tensor
+    size: int
     stream: tuple[str | int, ...]
     rand: Rand
-
-    @property
-    def size(self) -> int:
-        """b, the number of samples."""
-        return self.indices.shape[0]
 
     @property
     def seed(self) -> int:

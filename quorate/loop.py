@@ -64,7 +64,7 @@ class _Training:
         return self._initial
 
     def batch(self, rank: int, step: int, size: Any) -> Batch:
-        return Batch(torch.empty(0, dtype=torch.int64), ("forward", rank, step), self.rand)
+        return Batch(torch.empty(0, dtype=torch.int64), 0, ("forward", rank, step), self.rand)
 
     def gradient(self, *_: Any) -> Any:
         raise AssertionError("the loop takes the gradients")

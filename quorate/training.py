@@ -39,7 +39,7 @@ class Training:
             raise RecipeError(f"a run needs at least one worker, got {size}", "use `--simulate 8`")
         self.task, self.size, self.rand = task, size, rand
         self.shards: list[Tensor] = partition(task.train, size, rand.fold("partition"))
-        sizes = [len(shard) for shard in self.shards]
+        sizes = self._samples = [len(shard) for shard in self.shards]
         self.weights: Sequence[float] | None = None
         """The workers' shares of the samples, which sum to 1; None if they are all equal."""
         if len(set(sizes)) > 1:
@@ -71,17 +71,17 @@ class Training:
             raise RecipeError(
                 f'`batch` is the number of samples per worker and step, at least 1, or "full"; got {size}', "batch = 32"
             )
-        shard, stream = self.shards[rank], ("forward", rank, step)
-        if size == "full" or size >= shard.shape[0]:
-            return Batch(shard, stream, self.rand)
+        shard, samples, stream = self.shards[rank], self._samples[rank], ("forward", rank, step)
+        if size == "full" or size >= samples:
+            return Batch(shard, samples, stream, self.rand)
         first, last = step * size, (step + 1) * size
         pieces = []
         while first < last:
-            epoch, offset = divmod(first, shard.shape[0])
+            epoch, offset = divmod(first, samples)
             piece = self._order(rank, epoch)[offset : offset + last - first]
             pieces.append(piece)
             first += piece.shape[0]
-        return Batch(pieces[0] if len(pieces) == 1 else torch.cat(pieces), stream, self.rand)
+        return Batch(pieces[0] if len(pieces) == 1 else torch.cat(pieces), size, stream, self.rand)
 
     def _order(self, rank: int, epoch: int) -> Tensor:
         cached = self._epochs.get(rank)

@@ -60,7 +60,7 @@ def test_dropout_depends_on_seed_rank_and_step_only(seed, rank, step):
     parameters, indices = made.initial(), torch.arange(8)
 
     def at(*place):
-        return made.gradient(parameters, Batch(indices, ("forward", *place[1:]), Rand(place[0])))[1]
+        return made.gradient(parameters, Batch(indices, len(indices), ("forward", *place[1:]), Rand(place[0])))[1]
 
     first = at(seed, rank, step)
     before = torch.get_rng_state()

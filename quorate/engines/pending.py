@@ -24,7 +24,7 @@ class Pending(Generic[T]):
 
     def __init__(self, what: str, unawaited: dict[int, Pending[Any]], detail: Any = None) -> None:
         frame = sys._getframe(2)
-        self.called: tuple[CodeType, int] = frame.f_code, frame.f_lineno
+        self.called: tuple[CodeType, int] = frame.f_code, frame.f_lasti
         self.what, self.detail, self.done, self.unawaited = what, detail, False, unawaited
         self.error: Exception | None = None
         self.waiter: Any = None
@@ -41,7 +41,8 @@ class Pending(Generic[T]):
     @property
     def place(self) -> str:
         """The file and line of the call."""
-        code, line = self.called
+        code, instruction = self.called
+        line = next(line for start, end, line in code.co_lines() if start <= instruction < end)
         return f"{code.co_filename}:{line}"
 
 
