@@ -166,9 +166,11 @@ class Driven:
     ) -> None:
         for handle in self._handles:
             handle.remove()
-        self._program.close()
         if kind is None:
             self._average()
+        # Not before: the program may be in the next step already, and what it has sent for it must still arrive. A
+        # rank comes to the average only when it has received what the others have sent.
+        self._program.close()
 
     def _average(self) -> None:
         """Give all workers the mean of their parameters, so that all end with one model."""
