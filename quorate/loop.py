@@ -176,5 +176,5 @@ class Driven:
         """Give all workers the mean of their parameters, so that all end with one model."""
         flat = self._training.layout.flatten(self._model)
         share = 1 / self._node.size if self._training.weights is None else self._training.weights[self._node.rank]
-        mean = self._node.all_reduce(flat.mul_(share)).wait()
+        mean = self._node.all_reduce(flat, share).wait()
         self._training.layout.adopt(self._model, mean)
