@@ -2,15 +2,15 @@
 
 The route is derived, not chosen: if decoding the sum of the messages is the sum of the decoded messages, and the
 aggregator needs no more than that, the messages are summed on their way (all-reduce); otherwise they are gathered,
-decoded and aggregated by everybody.
+decoded and aggregated by everybody. A codec that meets more than once finds its own way.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -21,9 +21,30 @@ from quorate.codecs import Codec, State
 from quorate.codecs.identity import Identity
 from quorate.collectives import Collective
 from quorate.collectives.backend import backend
+from quorate.errors import RunError
+from quorate.flat import Layout
 from quorate.node import Node
 from quorate.rand import At
-from quorate.wire import Message, Opens, Wire, require, size_in_bytes
+from quorate.wire import Message, Opens, Ragged, Wire, require, size_in_bytes
+
+
+@runtime_checkable
+class Meeting(Protocol):
+    """What a codec has besides that needs more than one meeting, or all workers' messages to go on from."""
+
+    async def meet(
+        self, node: Node, update: Tensor, state: State, at: At, share: float, collective: Collective
+    ) -> tuple[Tensor, State]:
+        """Return the sum over all workers of their shares of what they say, and the state.
+
+        Args:
+            update: (d,); update and state are given away.
+            share: this worker's, of the update.
+            collective: what sums tensors.
+
+        Returns:
+            (d,), to be read only, equal on all workers to the bit, and the state after the meeting.
+        """
 
 
 @dataclass(frozen=True)
@@ -31,7 +52,9 @@ class Exchange:
     """What is said in a meeting, and how it is combined.
 
     Args:
-        collective: how messages are summed on their way. Of all but `backend`, one meeting may be under way at a time.
+        collective: how messages are summed on their way. Of all but `backend` and `direct`, one meeting may be under
+            way at a time.
+        layout: the parameters that an update's entries are, if that is known.
 
     Raises:
         Incompatible: if the codecs can't follow one another, the aggregator must see more than they let it, or a
@@ -41,6 +64,7 @@ class Exchange:
     codec: Codec = field(default_factory=Identity)
     aggregator: Aggregator = mean
     collective: Collective = backend
+    layout: Layout | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         require(
@@ -53,6 +77,12 @@ class Exchange:
             f"the collective `{name_of(self.collective)}` has nothing to sum: messages are gathered and decoded",
             "leave out [collective]",
         )
+
+    def laid_out(self, layout: object) -> Exchange:
+        """Return the exchange of updates whose entries are the parameters that a layout, if it is one, names."""
+        if not isinstance(layout, Layout):
+            return self
+        return replace(self, codec=self.codec.laid_out(layout), layout=layout)
 
     @cached_property
     def facts(self) -> Wire:
@@ -73,7 +103,7 @@ class Exchange:
         return self.codec.emits(like)
 
     def bytes_said(self, like: Tensor) -> int:
-        """Return the bytes of one worker's message."""
+        """Return the bytes of one worker's message; at most, if messages differ in length."""
         return size_in_bytes(self.emits(like))
 
     async def __call__(
@@ -97,29 +127,72 @@ class Exchange:
         Returns:
             The combined update of shape (d,), to be read only, and the codec's new state.
         """
-        if self.sums_in_flight:
+        if self.sums_in_flight or isinstance(self.codec, Meeting):
             share = 1.0 if weighted else 1 / node.size if weights is None else weights[node.rank]
             if isinstance(self.codec, Identity):
                 return await self.collective(node, update, share), state
-            if not weighted:
+            self.require_finite(update, at)
+            if isinstance(self.codec, Meeting):
+                return await self.codec.meet(node, update, state, at, share, self.collective)
+            if share != 1:
                 update.mul_(share)
             head, side, state = self.codec.encode(update, state, at)
             total = await self.collective(node, head)
             return self.codec.decode(total, side, update, at), state
         message, state = self.say(update, state, at)
-        heard = await node.all_gather(message)
+        heard = await node.all_gather(message, self.emits(update))
+        if what_it_needs(self.aggregator) == Opens.TOTAL:
+            return self._total(heard, update, message, at, weights), state
         updates = [self.hear(each, update, at._replace(rank=rank)) for rank, each in enumerate(heard)]
         return self.combine(updates, weights), state
 
     def say(self, update: Tensor, state: State, at: At) -> tuple[Message, State]:
-        """Encode an update, which is given away, into a message that one peer can decode by `hear`."""
+        """Encode an update, which is given away, into a message that one peer can decode by `hear`.
+
+        Raises:
+            RunError: if an entry of the update is not finite.
+        """
+        self.require_finite(update, at)
+        ragged = isinstance(self.emits(update), Ragged)
         head, side, state = self.codec.encode(update, state, at)
-        return (head, *side), state
+        return Ragged((head, *side)) if ragged else (head, *side), state
 
     def hear(self, message: Message, like: Tensor, at: At) -> Tensor:
         """Decode one worker's message to an update like this one; `at` is where it was made."""
         head, *side = message
         return self.codec.decode(head, tuple(side), like, at)
+
+    def _total(
+        self, heard: Sequence[Message], update: Tensor, said: Message, at: At, weights: Sequence[float] | None
+    ) -> Tensor:
+        """Return the weighted mean, in the update's own memory unless the message is in it."""
+        memory = update.untyped_storage().data_ptr()
+        inside = any(tensor.untyped_storage().data_ptr() == memory for tensor in said)
+        total = torch.zeros_like(update) if inside else update.zero_()
+        for rank, (head, *side) in enumerate(heard):
+            share = 1 / len(heard) if weights is None else weights[rank]
+            self.codec.add(total, head, tuple(side), share, at._replace(rank=rank))
+        return total
+
+    def require_finite(self, update: Tensor, at: At) -> None:
+        """Refuse NaN and infinity, which a codec would hide, spread or keep for ever; costs one pass to read.
+
+        Raises:
+            RunError: naming step, rank and parameter.
+        """
+        if isinstance(self.codec, Identity) or torch.isfinite(torch.dot(update, update)):
+            return
+        wrong = (~torch.isfinite(update)).nonzero()
+        if len(wrong):
+            place, name = int(wrong[0]), ""
+            for parameter, shape, offset in self.layout.places if self.layout is not None else ():
+                if offset <= place < offset + shape.numel():
+                    name = f" of `{parameter}`"
+            raise RunError(
+                f"step {at.step + 1}, rank {at.rank}: entry {place}{name} of the update is {float(update[place])},"
+                f" which {self.codec} can't send",
+                "lower the learning rate, and look for NaN or huge values in the data",
+            )
 
     def combine(self, updates: Sequence[Tensor], weights: Sequence[float] | None = None) -> Tensor:
         """Aggregate updates of shape (d,) that were heard one by one."""

@@ -116,7 +116,8 @@ class Driven:
         self._training = _Training(model, weights, Rand(seed))
         self._parameters = [each for each in model.parameters() if each.requires_grad]
         own = _Node(node, self._training)
-        self._program = program(own, self._training, exchange or Exchange(), optimizer=self._training, steps=_FOREVER)
+        said = (exchange or Exchange()).laid_out(self._training.layout)
+        self._program = program(own, self._training, said, optimizer=self._training, steps=_FOREVER)
         self._asked = self._advance()
         self._handles = [
             optimizer.register_step_pre_hook(lambda *_: self._before()),

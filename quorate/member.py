@@ -130,7 +130,7 @@ class Member:
         Raises:
             RunError: if this worker can't go on.
         """
-        program, exchange = self.recipe.program, self.recipe.exchange
+        program, exchange = self.recipe.program, self.recipe.exchange.laid_out(self.training.layout)
         with self._present():
             self._engine.run(lambda node: program(node, self.training, exchange))
 

@@ -78,7 +78,7 @@ class Node(Protocol):
 
         Args:
             like: tensors of the shapes and dtypes that are expected; another message is an error. If it is `Ragged`,
-                so must be what is sent, and the number of rows counts for nothing: let it be 0.
+                so must be what is sent, with any numbers of rows, or, where it has rows, at most so many.
 
         Returns:
             The sender's rank and the message.
@@ -96,8 +96,13 @@ class Node(Protocol):
             scale: this worker's; multiplied in before the sum, on real processes in place.
         """
 
-    def all_gather(self, message: Message) -> Awaitable[list[Message]]:
-        """Give every worker the messages of all, in the order of ranks."""
+    def all_gather(self, message: Message, like: Message | None = None) -> Awaitable[list[Message]]:
+        """Give every worker the messages of all, in the order of ranks.
+
+        Args:
+            message: if it is `Ragged`, it goes to every other worker by the connections of two.
+            like: of a ragged message, what the others' look like at most; None: no more is known than their dtypes.
+        """
 
     def spawn(self, program: Coroutine[Any, Any, T]) -> Awaitable[T]:
         """Start a coroutine beside the caller; on a rank that starts several, they make progress in that order."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -118,9 +118,8 @@ class Recipe:
     @property
     def exchange(self) -> Exchange:
         """What is said in a meeting, and how it is combined."""
-        codecs: list[Codec] = [parts.build("codec", table, folder=self.folder) for table in self.tables["codec"]]
+        codec = _codec(self.tables["codec"], self.folder)
         aggregator: Aggregator = parts.build("aggregator", self.tables["aggregator"], folder=self.folder)
-        codec = Identity() if not codecs else codecs[0] if len(codecs) == 1 else Chain(tuple(codecs))
         collective: Collective = parts.build("collective", self.tables["collective"], folder=self.folder)
         return Exchange(codec, aggregator, collective)
 
@@ -237,6 +236,25 @@ def resolve(whole: Mapping[str, Any], name: str, folder: Path) -> Recipe:
     return Recipe(name, folder, seed, workers, {kind: _filled(recipe, kind) for kind in tables}, **settings)
 
 
+def _codec(tables: Sequence[Mapping[str, Any]], folder: Path) -> Codec:
+    """Build the codecs of a recipe, of which one that has a codec of its own takes all that follow it."""
+    codecs: list[Codec] = []
+    for table in reversed(tables):
+        if "codec" not in parts.settings(parts.find("codec", table.get("name"), folder)):
+            codecs.insert(0, parts.build("codec", table, folder=folder))
+        elif codecs:
+            codecs = [parts.build("codec", table, {"codec": _chained(codecs)}, folder)]
+        else:
+            raise RecipeError(
+                f"`{table['name']}` is about the codecs that follow it, but none does", '[[codec]]\nname = "top_k"'
+            )
+    return _chained(codecs)
+
+
+def _chained(codecs: Sequence[Codec]) -> Codec:
+    return Identity() if not codecs else codecs[0] if len(codecs) == 1 else Chain(tuple(codecs))
+
+
 def _parts_of(program: Any) -> dict[str, str]:
     """Return which keyword arguments of a program are parts, and of which kind."""
     hints = get_type_hints(program)
@@ -285,7 +303,7 @@ def _filled(recipe: Recipe, kind: str) -> Any:
 
 def _with_defaults(kind: str, table: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     part = parts.find(kind, table.get("name"), folder)
-    elsewhere = ["data", *(_parts_of(part) if kind == "program" else ())]
+    elsewhere = ["data", *(["codec"] if kind == "codec" else ()), *(_parts_of(part) if kind == "program" else ())]
     defaults = {
         key: each.default
         for key, each in parts.settings(part).items()

@@ -106,7 +106,7 @@ def _simulate(
         schedule=schedule,
         may_leave=recipe.plan(size).may_leave,
     )
-    program, exchange = recipe.program, recipe.exchange
+    program, exchange = recipe.program, recipe.exchange.laid_out(training.layout)
     with closing(record):
         parameters = simulator.run(lambda node: program(node, training, exchange))[0]
         measures = record.finish(parameters)

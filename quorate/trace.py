@@ -7,7 +7,7 @@ them (`seen_by`), and the timeline holds the first few thousand intervals of the
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,6 +88,21 @@ class Trace:
         if self.transfers is not None:
             following = [(rank, (rank + 1) % self.size) for rank in range(self.size)]
             self.transfers.extend(Transfer(src, dst, count, start, end) for src, dst in following)
+
+    def spread(self, sizes: Sequence[int], start: float, end: float) -> None:
+        """Record that every worker sent a message of its own size to every other one."""
+        total, others = sum(sizes), self.size - 1
+        for rank, size in enumerate(sizes):
+            self.sent_bytes[rank] += others * size
+            self.received_bytes[rank] += total - size
+            self.sent_messages[rank] += others
+            for dst in range(self.size) if self.size <= _TIMELINE_RANKS else ():
+                if dst != rank:
+                    link = self.links.setdefault((rank, dst), [0, 0])
+                    link[0] += size
+                    link[1] += 1
+            if self.transfers is not None:
+                self.transfers.extend(Transfer(rank, dst, size, start, end) for dst in range(self.size) if dst != rank)
 
     def busy(self, rank: int, kind: str, start: float, end: float) -> None:
         """Record that a worker was `computing` or `sending` from `start` to `end`."""

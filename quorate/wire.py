@@ -24,7 +24,8 @@ RAGGED_BYTES = 1 << 30
 class Ragged(tuple[Tensor, ...]):
     """A message whose tensors may have any number of rows: dtypes and the dimensions after the first are agreed on.
 
-    At most 6 tensors, none of them a scalar, of at most 2**30 bytes together; it takes a tag from 1.
+    At most 6 tensors, none of them a scalar, of at most 2**30 bytes together; it takes a tag from 1. Where it tells
+    what is expected, a tensor's rows, if there are any, are the most that there may be; it may be on the device "meta".
     """
 
     __slots__ = ()

@@ -76,7 +76,7 @@ def _run(
     record = RunRecorder(where, range(rank, rank + 1), size, recipe.record, training, trace, resumed, progress)
     node = ProcessNode(recorder=record, trace=trace, store=board, device=device, timeout=recipe.processes.timeout)
     with closing(record):
-        parameters = node.run(recipe.program(node, training, recipe.exchange))
+        parameters = node.run(recipe.program(node, training, recipe.exchange.laid_out(training.layout)))
         measures = record.finish(parameters)
     with _together(rank, "gather the trace"):
         if recipe.plan(size).survives:  # no collectives, which a rank that has left would hold up

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -13,6 +14,12 @@ from quorate.rand import At
 @dataclass(frozen=True)
 class Identity(Plain):
     """Leave the update uncompressed; encoding and decoding copy nothing."""
+
+    unbiased: ClassVar[bool] = True
+
+    def bound(self, d: int) -> float:
+        """Return 0."""
+        return 0.0
 
     def encode(self, x: Tensor, state: State, at: At) -> tuple[Tensor, Side, State]:
         """Return the update itself."""

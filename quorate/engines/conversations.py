@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
@@ -14,11 +15,12 @@ from quorate.engines.strands import Strands
 from quorate.engines.waiting import Waiting, done
 from quorate.errors import RunError
 from quorate.node import Departed
-from quorate.wire import Message, size_in_bytes
+from quorate.wire import Message, Ragged, size_in_bytes
 
 if TYPE_CHECKING:
     from quorate.engines.processes import ProcessNode
 
+GATHERS = 1 << 20  # the tag of what everybody sends to everybody
 _LOOKS = 1.0  # seconds of silence after which a rank looks whether its peers still live
 
 
@@ -33,6 +35,7 @@ class Conversations:
 
     def __init__(self, node: ProcessNode, store: Store, strands: Strands, timeout: float) -> None:
         self._node, self._strands, self._timeout = node, strands, timeout
+        self._gathers = InOrder()
         self._sessions = Sessions(node.rank, node.size, PrefixStore("sessions", store), timeout)
 
     def send(self, dst: int, message: Message, tag: int) -> Waiting[None]:
@@ -75,6 +78,25 @@ class Conversations:
 
         return Waiting(lambda: came[0], block)
 
+    def all_gather(self, message: Ragged, like: Message | None) -> Waiting[list[Message]]:
+        """See `Node`. Everybody sends to everybody; what a peer says first is of the first call that is not through."""
+        node, device = self._node, message[0].device
+        others = [rank for rank in range(node.size) if rank != node.rank]
+        known = like if like is not None else Ragged(tensor[:0] for tensor in message)
+        coming = {rank: self.recv(rank, known, GATHERS) for rank in others}
+        said = Ragged(tensor.cpu() for tensor in message)
+        sent = [self.send(rank, said, GATHERS) for rank in others]
+        heard: dict[int, Message] = {node.rank: message}
+
+        def finish() -> None:
+            for rank, each in coming.items():
+                heard[rank] = Ragged(tensor.to(device) for tensor in each.wait()[1])
+            for each_sent in sent:
+                each_sent.wait()
+
+        this = self._gathers.add(finish)
+        return Waiting(lambda: [heard[rank] for rank in range(node.size)], partial(self._gathers.through, this))
+
     def _look_round(self, failure: Callable[[Exception], RunError], start: float) -> None:
         """Nothing has come for a while: see who is gone."""
         if self._strands.failed is not None:
@@ -89,6 +111,26 @@ class Conversations:
     def close(self) -> None:
         """Tell all peers that no message follows."""
         self._sessions.close()
+
+
+class InOrder:
+    """Things to be finished in the order in which they were begun, whoever asks for the last one first."""
+
+    def __init__(self) -> None:
+        self._left: deque[Callable[[], None]] = deque()
+        self._begun = self._done = 0
+
+    def add(self, finish: Callable[[], None]) -> int:
+        """Take note of one more; return its number."""
+        self._left.append(finish)
+        self._begun += 1
+        return self._begun
+
+    def through(self, number: int) -> None:
+        """Finish it and all before it."""
+        while self._done < number:
+            self._done += 1
+            self._left.popleft()()
 
 
 def _raise(error: Exception) -> NoReturn:

@@ -133,6 +133,9 @@ def announced(rows: Sequence[int], like: Message, src: int) -> tuple[Shapes, For
     rows = rows[: len(like)]
     if min(rows) < 0 or max(rows) > RAGGED_BYTES:
         raise QuorateError(f"rank {src} sent {described(like)} with {rows} rows, which is no number of rows")
+    most = [len(tensor) for tensor in like]
+    if any(limit and count > limit for count, limit in zip(rows, most, strict=True)):
+        raise QuorateError(f"rank {src} sent {described(like)} with {rows} rows, but there are at most {most}")
     shapes = tuple((dtype, torch.Size((count, *shape[1:]))) for count, (dtype, shape) in zip(rows, shapes, strict=True))
     if sum(_count(*each) for each in shapes) > RAGGED_BYTES:
         raise QuorateError(f"rank {src} sent {described(like)} with {rows} rows, over {RAGGED_BYTES} bytes")

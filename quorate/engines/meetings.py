@@ -1,4 +1,7 @@
-"""Collectives of virtual workers: all arrive, a ring carries the bytes, all get the result."""
+"""Collectives of virtual workers: all arrive, a ring carries the bytes, all get the result.
+
+Ragged messages do not go round a ring: everybody sends to everybody at once.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from quorate.engines.pending import Pending
 from quorate.engines.summation import ring_sum
 from quorate.errors import RunError
-from quorate.wire import described, size_in_bytes
+from quorate.wire import Ragged, described, size_in_bytes
 
 if TYPE_CHECKING:
     from quorate.engines.simulated_node import SimulatedNode
@@ -74,7 +77,12 @@ class Meetings:
     def _set_off(self, meeting: Collective) -> None:
         """Charge a ring: n - 1 hops to gather, twice that to reduce and spread; each hop pays the latency once."""
         n, start = self._simulator.size, self._simulator.clock
-        if meeting.what == "all_reduce":
+        spread: list[int] = []
+        count: float
+        if isinstance(meeting.given[0], Ragged):
+            spread = [size_in_bytes(message) for message in meeting.given]
+            count, hops = max(max((n - 1) * size, sum(spread) - size) for size in spread), int(n > 1)
+        elif meeting.what == "all_reduce":
             count, hops = 2 * (n - 1) * size_in_bytes((meeting.given[0],)) / n, 2 * (n - 1)
         else:
             sizes = [size_in_bytes(message) for message in meeting.given]
@@ -88,9 +96,13 @@ class Meetings:
             self._under_way -= 1
             if self._under_way == 0:
                 self._simulator.trace.all_busy(self._under_way_since, self._simulator.clock)
-            late = self._simulator.transport.latencies(hops, bytes_given) * 2 * self._slowest_latency
+            hop = 2 * self._slowest_latency
+            late = hops * hop if spread else self._simulator.transport.latencies(hops, bytes_given) * hop
             arrives = self._simulator.clock + late + self._simulator.transport.handling * (n > 1)
-            self._simulator.trace.collective(round(count), hops, start, arrives)
+            if spread:
+                self._simulator.trace.spread(spread, start, arrives)
+            else:
+                self._simulator.trace.collective(round(count), hops, start, arrives)
             self._simulator.at(arrives, self._hand_out, meeting)
 
         self._simulator.network.collective(

@@ -28,7 +28,7 @@ from quorate.engines.waiting import Waiting, done, drive
 from quorate.errors import QuorateError, RunError
 from quorate.trace import Trace
 from quorate.trees import Tree, map_tree
-from quorate.wire import Message, require_carried, size_in_bytes
+from quorate.wire import Message, Ragged, require_carried, size_in_bytes
 
 T = TypeVar("T")
 
@@ -163,8 +163,11 @@ class ProcessNode:
             lambda start: self._met(count, 2 * (self.size - 1), start),
         )
 
-    def all_gather(self, message: Message) -> Waiting[list[Message]]:
-        """See `Node`. Messages must be equally long on all ranks."""
+    def all_gather(self, message: Message, like: Message | None = None) -> Waiting[list[Message]]:
+        """See `Node`. Messages that are not ragged must be equally long on all ranks."""
+        if isinstance(message, Ragged):
+            self._calls += 1
+            return self._conversations().all_gather(message, like)
         packed = pack(message)
         buffers = [torch.empty_like(packed) for _ in range(self.size)]
         return self._begin(

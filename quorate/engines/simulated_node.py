@@ -98,7 +98,7 @@ class SimulatedNode:
         self._simulator.meetings.meet(self, "all_reduce", tensor, pending)
         return pending
 
-    def all_gather(self, message: Message) -> Awaitable[list[Message]]:
+    def all_gather(self, message: Message, like: Message | None = None) -> Awaitable[list[Message]]:
         """See `Node`."""
         pending: Pending[list[Message]] = Pending("all_gather", self.unawaited)
         self._simulator.meetings.meet(self, "all_gather", message, pending)

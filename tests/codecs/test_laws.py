@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 
 from quorate import parts
 from quorate.codecs import Codec, Plain
+from quorate.codecs.error_feedback import ErrorFeedback
 from quorate.rand import At, Rand
 from quorate.trees import flatten, leaves, nest
-from quorate.wire import Wire
+from quorate.wire import Ragged, Wire
 from tests.tiny import randn
 
 LOSSLESS = {"identity", "chain"}
@@ -91,10 +92,15 @@ def test_decoding_keeps_shape_and_dtype_and_leaves_like_alone(name, d, dtype, se
 def test_emits_what_it_has_declared(name, d, dtype, seed, number):
     codec, updates = drawn(name, d, dtype, seed, number)
     state = codec.init(updates[0])
-    declared = [(each.shape, each.dtype) for each in codec.emits(updates[0])]
+    declared = codec.emits(updates[0])
     for step in range(STEPS):
         head, side, state = codec.encode(updates[0].clone(), state, at(0, seed, step))
-        assert [(each.shape, each.dtype) for each in (head, *side)] == declared
+        said = (head, *side)
+        if isinstance(declared, Ragged):
+            assert [(each.shape[1:], each.dtype) for each in said] == [(e.shape[1:], e.dtype) for e in declared]
+            assert all(len(each) <= len(most) for each, most in zip(said, declared, strict=True))
+        else:
+            assert [(each.shape, each.dtype) for each in said] == [(each.shape, each.dtype) for each in declared]
 
 
 @law
@@ -115,7 +121,7 @@ def test_equal_arguments_give_equal_messages_and_global_chance_is_left_alone(nam
 def test_state_survives_a_checkpoint(name, d, dtype, seed, number):
     """What a checkpoint holds is flat; an encoder that goes on from it says what it would have said."""
     codec, updates = drawn(name, d, dtype, seed, number)
-    straight = restored = codec.init(updates[0])
+    straight, restored = codec.init(updates[0]), codec.init(updates[0])
     for step in range(STEPS):
         restored = nest(flatten(restored))
         head, side, straight = codec.encode(updates[step].clone(), straight, at(0, seed, step))
@@ -127,12 +133,35 @@ def test_state_survives_a_checkpoint(name, d, dtype, seed, number):
 
 
 @law
-def test_encoding_does_not_write_to_the_state_it_was_given(name, d, dtype, seed, number):
+def test_the_state_shares_no_memory_with_the_update_or_its_message(name, d, dtype, seed, number):
     codec, updates = drawn(name, d, dtype, seed, number)
-    _, _, state = codec.encode(updates[0].clone(), codec.init(updates[0]), at(0, seed))
-    before = {key: tensor.clone() for key, tensor in leaves(state)}
-    codec.encode(updates[1].clone(), state, at(0, seed, 1))
-    assert all(torch.equal(before[key], tensor) for key, tensor in leaves(state))
+    given = updates[0].clone()
+    head, side, state = codec.encode(given, codec.init(given), at(0, seed))
+    others = {tensor.untyped_storage().data_ptr() for tensor in (given, head, *side)}
+    assert not others & {tensor.untyped_storage().data_ptr() for _, tensor in leaves(state)}
+
+
+@law
+def test_what_is_taken_and_what_is_left_make_up_the_update(name, d, dtype, seed, number):
+    codec, updates = drawn(name, d, dtype, seed, number)
+    left, again = updates[0].clone(), updates[0].clone()
+    head, side, state = codec.take(left, codec.init(left), at(0, seed))
+    said = codec.decode(head.clone(), side, updates[1], at(0, seed))
+    if not isinstance(codec, ErrorFeedback):  # which leaves nothing: it remembers
+        torch.testing.assert_close(left + said, updates[0])
+    head_again, side_again, state_again = codec.encode(again, codec.init(again), at(0, seed))
+    assert all(torch.equal(a, b) for a, b in zip((head, *side), (head_again, *side_again), strict=True))
+    assert flatten(state).keys() == flatten(state_again).keys()
+
+
+@law
+def test_a_message_is_added_as_it_is_decoded(name, d, dtype, seed, number):
+    codec, updates = drawn(name, d, dtype, seed, number)
+    head, side, _ = codec.encode(updates[0].clone(), codec.init(updates[0]), at(0, seed))
+    total = updates[1].clone()
+    codec.add(total, head.clone(), side, 0.25, at(0, seed))
+    decoded = codec.decode(head, side, updates[0], at(0, seed))
+    torch.testing.assert_close(total, updates[1] + 0.25 * decoded)
 
 
 @law

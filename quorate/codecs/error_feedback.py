@@ -1,0 +1,169 @@
+"""Error feedback: what a message does not say is added to the next update, so that nothing is lost for good.
+
+Wraps the codecs that follow it. With momentum it accumulates what the optimizer's momentum would have made of each
+entry, and forgets the velocity of entries that were said (momentum correction with factor masking): then leave the
+optimizer's own momentum out.
+
+Source: Karimireddy et al., "Error feedback fixes SignSGD and other gradient compression schemes", ICML 2019, algorithm
+1. Momentum correction and warm-up: Lin et al., "Deep gradient compression", ICLR 2018, sections 3.1 to 3.3.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import inf
+from typing import Annotated, Self
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from quorate.codecs import Codec, Side, State
+from quorate.codecs._sparsifier import Sparsifier
+from quorate.codecs.chain import Chain
+from quorate.codecs.top_k import TopK
+from quorate.errors import RecipeError
+from quorate.flat import Layout
+from quorate.rand import At
+from quorate.trees import branch, leaf
+from quorate.wire import Message, Ragged, Wire, require
+
+_FIRST_RATIO = 0.25  # of the source's warm-up, which ends at 0.001 after four more such factors
+
+
+@dataclass(frozen=True)
+class ErrorFeedback:
+    """Add to each update what the messages before it have left out.
+
+    Args:
+        codec: what encodes the sum.
+        momentum: factor of the velocity, from 0 (none) to below 1.
+        warm_up: steps in which the ratio of a sparsifier falls from a quarter to its own, by equal factors.
+
+    Raises:
+        RecipeError: if a warm-up is asked for, but there is no ratio.
+    """
+
+    codec: Codec
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    warm_up: Annotated[int, Field(ge=0)] = 0
+
+    def __post_init__(self) -> None:
+        if self.warm_up and not hasattr(sparsifier_of(self.codec), "ratio"):
+            raise RecipeError(f"a warm-up lowers a sparsifier's ratio, but {self.codec} has none", "warm_up = 0")
+        if self.momentum and sparsifier_of(self.codec) is None:
+            raise RecipeError(
+                f"momentum correction forgets the velocity of entries that were said, but {self.codec} says all",
+                "momentum = 0, and give the optimizer its momentum",
+            )
+
+    def wire(self, before: Wire) -> Wire:
+        """Declare what the codec declares, of updates that may be of any length."""
+        require(
+            before.aligned,
+            "error_feedback remembers what each coordinate lacks, but is given other coordinates in every step",
+            'put [[codec]] name = "error_feedback" first',
+        )
+        after = self.codec.wire(replace(before, l2_bound=inf))
+        require(
+            not after.noisy,
+            "error_feedback would send again, step by step, what noise was added to hide",
+            'leave out [[codec]] name = "error_feedback"',
+        )
+        return after
+
+    @property
+    def unbiased(self) -> bool:
+        """Whether the codec is."""
+        return self.codec.unbiased
+
+    def bound(self, d: int) -> float:
+        """Return the codec's, of the first step."""
+        return self._at(0).bound(d)
+
+    def laid_out(self, layout: Layout) -> Self:
+        """Tell the codec."""
+        return replace(self, codec=self.codec.laid_out(layout))
+
+    def init(self, like: Tensor) -> State:
+        """Begin without a residual."""
+        state: dict[str, Tensor | State] = {"residual": torch.zeros_like(like), "codec": self.codec.init(like)}
+        if self.momentum:
+            state["momentum"] = torch.zeros_like(like)
+        return state
+
+    def emits(self, like: Tensor) -> Message:
+        """Declare what the codec declares; in a warm-up, messages of any length up to the first."""
+        if not self.warm_up:
+            return self.codec.emits(like)
+        return Ragged(tensor.to("meta") for tensor in self._with_ratio(self._ratio(0)).emits(like))
+
+    def encode(self, x: Tensor, state: State, at: At) -> tuple[Tensor, Side, State]:
+        """Encode the sum of update and residual."""
+        after: dict[str, Tensor | State] = {}
+        if self.momentum:
+            after["momentum"] = x = leaf(state, "momentum").mul_(self.momentum).add_(x)
+        residual, codec = leaf(state, "residual").add_(x), self._at(at.step)
+        head, side, after["codec"] = codec.take(residual, branch(state, "codec"), at)
+        if self.momentum:
+            x[entries(codec, head, side, x, at)[0]] = 0
+        return head, side, {**after, "residual": residual}
+
+    def take(self, x: Tensor, state: State, at: At) -> tuple[Tensor, Side, State]:
+        """Leave nothing in x: it is all said, or remembered."""
+        head, side, state = self.encode(x, state, at)
+        x.zero_()
+        return head, side, state
+
+    def decode(self, head: Tensor, side: Side, like: Tensor, at: At) -> Tensor:
+        """Decode by the codec."""
+        return self._at(at.step).decode(head, side, like, at)
+
+    def add(self, total: Tensor, head: Tensor, side: Side, share: float, at: At) -> None:
+        """Add by the codec."""
+        self._at(at.step).add(total, head, side, share, at)
+
+    def returned(self, state: State, indices: Tensor, values: Tensor) -> State:
+        """Take back entries that were said but dropped on their way: (k,) indices and their values, in place."""
+        leaf(state, "residual").index_add_(0, indices, values)
+        return state
+
+    def _ratio(self, step: int) -> float:
+        sparsifier = sparsifier_of(self.codec)
+        own: float = getattr(sparsifier, "ratio", 1.0)
+        return max(own, _FIRST_RATIO * (own / _FIRST_RATIO) ** (step / self.warm_up)) if own < _FIRST_RATIO else own
+
+    def _at(self, step: int) -> Codec:
+        return self._with_ratio(self._ratio(step)) if step < self.warm_up else self.codec
+
+    def _with_ratio(self, ratio: float) -> Codec:
+        if isinstance(self.codec, Chain):
+            first, *rest = self.codec.parts
+            return Chain((replace(first, ratio=ratio), *rest))  # type: ignore[type-var]
+        return replace(self.codec, ratio=ratio)  # type: ignore[type-var]
+
+
+def sparsifier_of(codec: Codec) -> Sparsifier | None:
+    """Return the sparsifier that a codec is, wraps or begins with, if there is one."""
+    if isinstance(codec, ErrorFeedback):
+        return sparsifier_of(codec.codec)
+    if isinstance(codec, Chain) and codec.parts:
+        return sparsifier_of(codec.parts[0])
+    return codec if isinstance(codec, Sparsifier) else None
+
+
+def entries(codec: Codec, head: Tensor, side: Side, like: Tensor, at: At) -> tuple[Tensor, Tensor]:
+    """Return the indices, int64 and ascending, and the values (k,) that a sparse message says of an update."""
+    if isinstance(codec, ErrorFeedback):
+        return entries(codec._at(at.step), head, side, like, at)
+    if isinstance(codec, Chain):
+        return codec.entries(head, side, like, at)
+    assert isinstance(codec, Sparsifier)
+    return codec.places(head, side, like), head
+
+
+EXAMPLES = (
+    ErrorFeedback(TopK(0.1)),
+    ErrorFeedback(TopK(0.1), momentum=0.9),
+    ErrorFeedback(TopK(0.01), warm_up=2),
+)
