@@ -111,7 +111,7 @@ def worker(steps: int) -> None:
     """Run all programs as one rank; rank 0 prints seconds per step by program, and the longest of workers alone."""
     torch.set_num_threads(1)
     found = {}
-    with group(timeout=120) as node:
+    with group(timeout=600) as node:
         torch.distributed.barrier()
         longest = torch.tensor(alone(steps))
         torch.distributed.all_reduce(longest, torch.distributed.ReduceOp.MAX)

@@ -19,13 +19,14 @@ def check(
 ) -> None:
     """Read a recipe, build its parts, and say what travels, or why it can't work; no data is read."""
     from quorate import run as runs
-    from quorate.predict import meetings
+    from quorate.predict import predicted, route
     from quorate.rehearsal import in_epochs, schedule_of
 
     chosen = runs.changed(recipe, None, workers, cluster)
     exchange = chosen.exchange
     facts = exchange.facts
-    how = "summed on their way (all-reduce)" if exchange.sums_in_flight else "gathered, decoded and aggregated"
+    summed = exchange.sums_in_flight or exchange.meets_itself
+    name = chosen.tables["collective" if summed else "sparse_collective"]["name"]
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_row("program", f"{chosen.tables['program']['name']}, {chosen.steps} steps")
     table.add_row("workers", str(chosen.workers))
@@ -40,18 +41,21 @@ def check(
     table.add_row("messages", str(exchange.codec))
     meets = chosen.plan(chosen.workers).meets
     if meets:
-        table.add_row("in a meeting", f"updates are {how}")
-    if meets and exchange.sums_in_flight:
-        table.add_row("summed by", chosen.tables["collective"]["name"])
+        table.add_row("in a meeting", f"updates are {route(exchange, name)}")
+    if meets and summed:
+        table.add_row("summed by", name)
     opened = "each update" if facts.opens else "the total only"
     table.add_row("readable", f"{opened}, by who combines them")
     table.add_row("bounded", f"L2 norm up to {facts.l2_bound:g}" if facts.l2_bound < float("inf") else "no")
     table.add_row("noise", "yes" if facts.noisy else "no")
     out_console.print(f"{recipe}: ok")
     out_console.print(table)
-    if meets and exchange.sums_in_flight:
-        name = chosen.tables["collective"]["name"]
-        out_console.print(meetings(exchange.collective, name, chosen.cluster, chosen.workers))
+    if meets:
+        tables, hints = predicted(exchange, name, chosen.cluster, chosen.workers)
+        for each in tables:
+            out_console.print(each)
+        for hint in hints:
+            out_console.print(hint, markup=False)
 
 
 def compare(

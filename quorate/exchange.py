@@ -2,12 +2,13 @@
 
 The route is derived, not chosen: if decoding the sum of the messages is the sum of the decoded messages, and the
 aggregator needs no more than that, the messages are summed on their way (all-reduce); otherwise they are gathered,
-decoded and aggregated by everybody. A codec that meets more than once finds its own way.
+decoded and aggregated by everybody, or, if they say chosen entries, combined by a sparse collective. A codec that meets
+more than once finds its own way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
@@ -18,14 +19,18 @@ from torch import Tensor
 from quorate.aggregators import Aggregator, name_of, what_it_needs
 from quorate.aggregators.mean import mean
 from quorate.codecs import Codec, State
+from quorate.codecs.error_feedback import ErrorFeedback, entries
 from quorate.codecs.identity import Identity
 from quorate.collectives import Collective
 from quorate.collectives.backend import backend
 from quorate.errors import RunError
 from quorate.flat import Layout
-from quorate.node import Node
+from quorate.node import Heard, Node
 from quorate.rand import At
-from quorate.wire import Message, Opens, Ragged, Wire, require, size_in_bytes
+from quorate.sparse_collectives import Entries, Load, Said, SparseCollective, has_left_out
+from quorate.sparse_collectives._load import load_of, says_entries
+from quorate.sparse_collectives.gather import gather
+from quorate.wire import Message, Opens, Ragged, Wire, described, require, size_in_bytes
 
 
 @runtime_checkable
@@ -54,17 +59,21 @@ class Exchange:
     Args:
         collective: how messages are summed on their way. Of all but `backend` and `direct`, one meeting may be under
             way at a time.
+        sparse_collective: how messages that say chosen entries are combined.
         layout: the parameters that an update's entries are, if that is known.
+        watch: is shown each update, or piece of one, before it is encoded; it must not write to it.
 
     Raises:
-        Incompatible: if the codecs can't follow one another, the aggregator must see more than they let it, or a
-            collective is given but messages are not summed on their way.
+        Incompatible: if the codecs can't follow one another, the aggregator must see more than they let it, a
+            collective is given but messages are not summed on their way, or a sparse one is but nothing is sparse.
     """
 
     codec: Codec = field(default_factory=Identity)
     aggregator: Aggregator = mean
     collective: Collective = backend
+    sparse_collective: SparseCollective = gather
     layout: Layout | None = field(default=None, repr=False)
+    watch: Callable[[Tensor, At], None] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         require(
@@ -76,6 +85,28 @@ class Exchange:
             self.collective is backend or self.sums_in_flight,
             f"the collective `{name_of(self.collective)}` has nothing to sum: messages are gathered and decoded",
             "leave out [collective]",
+        )
+        self._require_sparse()
+
+    def _require_sparse(self) -> None:
+        """Refuse a sparse collective that messages can't be combined by."""
+        if self.sparse_collective is gather:
+            return
+        name, without = name_of(self.sparse_collective), "leave out [sparse_collective]"
+        require(
+            says_entries(self.codec),
+            f"the sparse collective `{name}` combines chosen entries, but {self.codec} begins with no sparsifier",
+            f'{without}, or put e.g. [[codec]] name = "top_k" first',
+        )
+        require(
+            what_it_needs(self.aggregator) == Opens.TOTAL,
+            f"the sparse collective `{name}` makes a sum, but {name_of(self.aggregator)} needs each worker's update",
+            without,
+        )
+        require(
+            isinstance(self.codec, ErrorFeedback) or not has_left_out(self.sparse_collective),
+            f"the sparse collective `{name}` leaves entries out of the sum, which nobody would remember",
+            'put [[codec]] name = "error_feedback" first, or name = "ring" in [sparse_collective]',
         )
 
     def laid_out(self, layout: object) -> Exchange:
@@ -127,8 +158,10 @@ class Exchange:
         Returns:
             The combined update of shape (d,), to be read only, and the codec's new state.
         """
-        if self.sums_in_flight or isinstance(self.codec, Meeting):
-            share = 1.0 if weighted else 1 / node.size if weights is None else weights[node.rank]
+        share = 1.0 if weighted else 1 / node.size if weights is None else weights[node.rank]
+        if self.sums_in_flight or self.meets_itself:
+            if self.watch is not None:
+                self.watch(update, at)
             if isinstance(self.codec, Identity):
                 return await self.collective(node, update, share), state
             self.require_finite(update, at)
@@ -140,18 +173,61 @@ class Exchange:
             total = await self.collective(node, head)
             return self.codec.decode(total, side, update, at), state
         message, state = self.say(update, state, at)
-        heard = await node.all_gather(message, self.emits(update))
-        if what_it_needs(self.aggregator) == Opens.TOTAL:
-            return self._total(heard, update, message, at, weights), state
-        updates = [self.hear(each, update, at._replace(rank=rank)) for rank, each in enumerate(heard)]
-        return self.combine(updates, weights), state
+        most = self.emits(update)
+        if what_it_needs(self.aggregator) != Opens.TOTAL:
+            heard = await node.all_gather(message, most)
+            return self._once(heard, lambda: self._combined(heard, most, update, at, weights), weights), state
+
+        def total_of(heard: Sequence[Message]) -> Tensor:
+            return self._once(heard, lambda: self._total(heard, most, zeros(), at, weights), weights)
+
+        def own() -> Entries:
+            head, *side = message
+            return Entries(*entries(self.codec, head, tuple(side), update, at))
+
+        def zeros() -> Tensor:
+            memory = update.untyped_storage().data_ptr()
+            inside = any(tensor.untyped_storage().data_ptr() == memory for tensor in message)
+            return torch.zeros_like(update) if inside else update.zero_()
+
+        said = Said(message, most, share, total_of, own, zeros, lambda: self.load(update), self.remembers)
+        total, left = await self.sparse_collective(node, said)
+        if left is not None and isinstance(self.codec, ErrorFeedback):
+            state = self.codec.returned(state, left.indices.to(update.device), left.values.to(update.device))
+        return total, state
+
+    @cached_property
+    def meets_itself(self) -> bool:
+        """Whether the codec finds its own way, by meetings of all workers."""
+        return isinstance(self.codec, Meeting)
+
+    @cached_property
+    def combines_entries(self) -> bool:
+        """Whether messages say chosen entries, of which a sparse collective can form the sum."""
+        return says_entries(self.codec) and what_it_needs(self.aggregator) == Opens.TOTAL
+
+    @property
+    def remembers(self) -> bool:
+        """Whether what a message does not say, or what is left out of a sum, is added to the next update."""
+        return isinstance(self.codec, ErrorFeedback)
+
+    def load(self, like: Tensor) -> Load:
+        """Return what a meeting of sparse messages has to carry, for updates like this one."""
+        return load_of(self.codec, like)
 
     def say(self, update: Tensor, state: State, at: At) -> tuple[Message, State]:
         """Encode an update, which is given away, into a message that one peer can decode by `hear`.
 
         Raises:
-            RunError: if an entry of the update is not finite.
+            RunError: if an entry of the update is not finite, or the codec needs meetings of all workers.
         """
+        if self.meets_itself:
+            raise RunError(
+                f"{self.codec} needs meetings of all workers, but here a worker talks to single ones",
+                'a program in which all meet, e.g. name = "local_sgd" in [program], or another codec',
+            )
+        if self.watch is not None:
+            self.watch(update, at)
         self.require_finite(update, at)
         ragged = isinstance(self.emits(update), Ragged)
         head, side, state = self.codec.encode(update, state, at)
@@ -162,17 +238,36 @@ class Exchange:
         head, *side = message
         return self.codec.decode(head, tuple(side), like, at)
 
+    def _once(self, heard: Sequence[Message], make: Callable[[], Tensor], weights: Sequence[float] | None) -> Tensor:
+        """Combine what was heard, unless another worker of the simulation, which was handed the same, has done so."""
+        return heard.once(make, self.codec, self.aggregator, weights) if isinstance(heard, Heard) else make()
+
     def _total(
-        self, heard: Sequence[Message], update: Tensor, said: Message, at: At, weights: Sequence[float] | None
+        self, heard: Sequence[Message], most: Message, total: Tensor, at: At, weights: Sequence[float] | None
     ) -> Tensor:
-        """Return the weighted mean, in the update's own memory unless the message is in it."""
-        memory = update.untyped_storage().data_ptr()
-        inside = any(tensor.untyped_storage().data_ptr() == memory for tensor in said)
-        total = torch.zeros_like(update) if inside else update.zero_()
-        for rank, (head, *side) in enumerate(heard):
+        """Add the weighted mean to a total (d,), in place."""
+        for rank, (head, *side) in enumerate(self._expected(heard, most)):
             share = 1 / len(heard) if weights is None else weights[rank]
             self.codec.add(total, head, tuple(side), share, at._replace(rank=rank))
         return total
+
+    def _combined(
+        self, heard: Sequence[Message], most: Message, like: Tensor, at: At, weights: Sequence[float] | None
+    ) -> Tensor:
+        """Decode what was heard, and aggregate."""
+        each = enumerate(self._expected(heard, most))
+        return self.combine([self.hear(message, like, at._replace(rank=rank)) for rank, message in each], weights)
+
+    def _expected(self, heard: Sequence[Message], most: Message) -> Sequence[Message]:
+        """Refuse messages of other lengths than the codec declares; of ragged ones, the engine has seen to it."""
+        shapes = [each.shape for each in most]
+        for rank, message in enumerate(heard):
+            if not isinstance(most, Ragged) and [each.shape for each in message] != shapes:
+                raise RunError(
+                    f"rank {rank} said {described(tuple(message))}, but {self.codec} says {described(most)}",
+                    "start all workers with the same recipe, on the same data",
+                )
+        return heard
 
     def require_finite(self, update: Tensor, at: At) -> None:
         """Refuse NaN and infinity, which a codec would hide, spread or keep for ever; costs one pass to read.

@@ -46,6 +46,22 @@ class Layout:
             )
         return cls(tuple(places), offset, dtypes.pop())
 
+    def between(self, start: int, stop: int) -> Layout:
+        """Return the layout of the entries from `start` on, before `stop`.
+
+        A parameter that is cut has the shape (n,) of the entries that are left, and the name "name[a:b]", which says
+        which of its own entries these are.
+        """
+        places = []
+        for name, shape, offset in self.places:
+            first, last = max(start, offset), min(stop, offset + shape.numel())
+            if first >= last:
+                continue
+            if last - first < shape.numel():
+                name, shape = f"{name}[{first - offset}:{last - offset}]", torch.Size([last - first])
+            places.append((name, shape, first - start))
+        return Layout(tuple(places), stop - start, self.dtype)
+
     def views(self, flat: Tensor) -> dict[str, Tensor]:
         """Return views of a flat tensor (d,), by parameter name, in the parameters' shapes."""
         return {name: flat[offset : offset + shape.numel()].view(shape) for name, shape, offset in self.places}

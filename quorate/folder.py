@@ -1,6 +1,7 @@
 """The folder that a run writes: made once, locked while somebody writes to it, finished with results and report.
 
-run.json  recipe.toml  metrics.jsonl  tensorboard/  checkpoints/  trace.json  parameters.safetensors  report.html
+run.json  recipe.toml  metrics.jsonl  tensorboard/  checkpoints/  trace.json  parameters.safetensors  report.html, and
+histogram.jsonl if the recipe asks for it
 """
 
 from __future__ import annotations

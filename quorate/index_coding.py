@@ -44,8 +44,7 @@ def encode(indices: Tensor, d: int) -> Tensor:
     ones[(numbers >> low) + np.arange(count)] = 1
     parts = [np.packbits(ones, bitorder="little")]
     if low:
-        bits = (numbers.astype(np.uint32)[:, None] >> np.arange(low, dtype=np.uint32)) & 1
-        parts.append(np.packbits(bits.astype(np.uint8).reshape(-1), bitorder="little"))
+        parts.append(_packed(numbers, low))
     return torch.from_numpy(np.concatenate(parts))
 
 
@@ -77,9 +76,36 @@ def _decoded(coded: npt.NDArray[np.uint8], count: int, d: int) -> npt.NDArray[np
         return np.empty(0, np.int64)
     found = (ones - np.arange(count)) << low
     if low:
-        bits = np.unpackbits(coded[split:], count=count * low, bitorder="little").reshape(count, low)
-        found |= bits.astype(np.int64) @ (1 << np.arange(low, dtype=np.int64))
+        found |= _unpacked(coded[split:], count, low)
     return found
+
+
+def packed(numbers: Tensor, bits: int) -> Tensor:
+    """Return the lowest bits of each number, one after the other.
+
+    Args:
+        numbers: (k,), int64, from 0.
+        bits: of each, from 1 to 32.
+
+    Returns:
+        (ceil(k * bits / 8),), uint8, on the CPU.
+    """
+    return torch.from_numpy(_packed(numbers.cpu().numpy(), bits))
+
+
+def unpacked(coded: Tensor, count: int, bits: int) -> Tensor:
+    """Invert `packed`: return (count,), int64, on the CPU, each below 2 to the power of `bits`."""
+    return torch.from_numpy(_unpacked(coded.cpu().numpy(), count, bits))
+
+
+def _packed(numbers: npt.NDArray[np.int64], bits: int) -> npt.NDArray[np.uint8]:
+    each = (numbers.astype(np.uint32)[:, None] >> np.arange(bits, dtype=np.uint32)) & 1
+    return np.packbits(each.astype(np.uint8).reshape(-1), bitorder="little")
+
+
+def _unpacked(coded: npt.NDArray[np.uint8], count: int, bits: int) -> npt.NDArray[np.int64]:
+    each = np.unpackbits(coded, count=count * bits, bitorder="little").reshape(count, bits)
+    return each.astype(np.int64) @ (1 << np.arange(bits, dtype=np.int64))
 
 
 def _low_bits(count: int, d: int) -> int:

@@ -8,13 +8,14 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from quorate import checkpoint, folder
+from quorate import checkpoint, choosing, folder
 from quorate.checkpoint import Checkpoint
 from quorate.cursor import SharedTraining
 from quorate.engines import Forgetful, Recorder
@@ -130,7 +131,9 @@ class Member:
         Raises:
             RunError: if this worker can't go on.
         """
-        program, exchange = self.recipe.program, self.recipe.exchange.laid_out(self.training.layout)
+        program = self.recipe.program
+        exchange = choosing.resolved(self.recipe, self._facts).laid_out(self.training.layout)
+        exchange = replace(exchange, watch=lambda *said: self._record.watch(*said) if self._record else None)
         with self._present():
             self._engine.run(lambda node: program(node, self.training, exchange))
 

@@ -14,7 +14,7 @@ The simulator's paranoid mode checks all three.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from torch import Tensor
@@ -24,6 +24,9 @@ from quorate.trees import Tree
 from quorate.wire import Message
 
 T = TypeVar("T")
+
+FEW = 32
+"""Workers up to which everybody talks to everybody over connections of two, where it is not a must."""
 
 
 class Departed(RunError):
@@ -38,6 +41,21 @@ class Departed(RunError):
         self.rank = rank
 
 
+class Heard(list[Message]):
+    """Messages that all workers of a simulation are handed as one list: what one makes of it serves the others."""
+
+    def __init__(self, messages: Sequence[Message]) -> None:
+        super().__init__(messages)
+        self._made: tuple[tuple[object, ...], Any] | None = None
+
+    def once(self, make: Callable[[], T], *by: object) -> T:
+        """Return what `make` returns, or has returned when the same objects were named before."""
+        if self._made is None or not all(one is other for one, other in zip(self._made[0], by, strict=True)):
+            self._made = by, make()
+        made: T = self._made[1]
+        return made
+
+
 class Node(Protocol):
     """One worker's connection to the others, whatever engine runs it."""
 
@@ -48,6 +66,10 @@ class Node(Protocol):
     @property
     def size(self) -> int:
         """The number of workers."""
+
+    @property
+    def talks_alone(self) -> bool:
+        """Whether it has connections of two workers, for tags from 1; the same on all workers."""
 
     def now(self) -> float:
         """Return seconds since the run began: virtual in the simulator, real elsewhere."""
@@ -101,7 +123,8 @@ class Node(Protocol):
 
         Args:
             message: if it is `Ragged`, it goes to every other worker by the connections of two.
-            like: of a ragged message, what the others' look like at most; None: no more is known than their dtypes.
+            like: what the others' look like, of a ragged message at most; None: no more is known than their dtypes. If
+                it is given, and there are few workers, messages that are not ragged may go the same way.
         """
 
     def spawn(self, program: Coroutine[Any, Any, T]) -> Awaitable[T]:

@@ -35,6 +35,7 @@ KINDS = {
     "outer_optimizer": "outer_optimizers",
     "learning_rate": "learning_rates",
     "collective": "collectives",
+    "sparse_collective": "sparse_collectives",
 }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,12 +18,7 @@ import tomli_w
 from pydantic import BaseModel, Field
 
 from quorate import graph_check, loading, misplaced, parts
-from quorate.aggregators import Aggregator
 from quorate.cluster import Cluster
-from quorate.codecs import Codec
-from quorate.codecs.chain import Chain
-from quorate.codecs.identity import Identity
-from quorate.collectives import Collective
 from quorate.errors import RecipeError, suggestion
 from quorate.exchange import Exchange
 from quorate.learning_rates import LearningRate, Product
@@ -36,6 +31,7 @@ from quorate.rand import Rand
 from quorate.settings import ProcessSettings, RecordSettings, SimulatorSettings, checked
 from quorate.sparse.task import SparseTask
 from quorate.sparse.training import SparseTraining
+from quorate.spoken import exchange_of, require_meetings
 from quorate.tasks import Task
 from quorate.topologies import Topology
 from quorate.training import Training
@@ -59,13 +55,14 @@ _SETTINGS: dict[str, type[BaseModel]] = {
 }
 _PARTS = (
     *("task", "partition", "program", "optimizer", "outer_optimizer", "learning_rate"),
-    *("period", "topology", "codec", "aggregator", "collective"),
+    *("period", "topology", "codec", "aggregator", "collective", "sparse_collective"),
 )
 _DEFAULTS: dict[str, Any] = {
     "task": {"name": "digits"},
     "partition": {"name": "iid"},
     "aggregator": {"name": "mean"},
     "collective": {"name": "backend"},
+    "sparse_collective": {"name": "gather"},
     "codec": [],
     "outer_optimizer": {"name": "momentum"},
     "learning_rate": {"name": "constant"},
@@ -118,10 +115,7 @@ class Recipe:
     @property
     def exchange(self) -> Exchange:
         """What is said in a meeting, and how it is combined."""
-        codec = _codec(self.tables["codec"], self.folder)
-        aggregator: Aggregator = parts.build("aggregator", self.tables["aggregator"], folder=self.folder)
-        collective: Collective = parts.build("collective", self.tables["collective"], folder=self.folder)
-        return Exchange(codec, aggregator, collective)
+        return exchange_of(self.tables, self.folder)
 
     @property
     def program(self) -> Any:
@@ -236,25 +230,6 @@ def resolve(whole: Mapping[str, Any], name: str, folder: Path) -> Recipe:
     return Recipe(name, folder, seed, workers, {kind: _filled(recipe, kind) for kind in tables}, **settings)
 
 
-def _codec(tables: Sequence[Mapping[str, Any]], folder: Path) -> Codec:
-    """Build the codecs of a recipe, of which one that has a codec of its own takes all that follow it."""
-    codecs: list[Codec] = []
-    for table in reversed(tables):
-        if "codec" not in parts.settings(parts.find("codec", table.get("name"), folder)):
-            codecs.insert(0, parts.build("codec", table, folder=folder))
-        elif codecs:
-            codecs = [parts.build("codec", table, {"codec": _chained(codecs)}, folder)]
-        else:
-            raise RecipeError(
-                f"`{table['name']}` is about the codecs that follow it, but none does", '[[codec]]\nname = "top_k"'
-            )
-    return _chained(codecs)
-
-
-def _chained(codecs: Sequence[Codec]) -> Codec:
-    return Identity() if not codecs else codecs[0] if len(codecs) == 1 else Chain(tuple(codecs))
-
-
 def _parts_of(program: Any) -> dict[str, str]:
     """Return which keyword arguments of a program are parts, and of which kind."""
     hints = get_type_hints(program)
@@ -286,6 +261,8 @@ def _check(recipe: Recipe) -> None:
     if steps is not None and steps < 1:
         raise RecipeError(f"`steps` must be at least 1, got {steps}", "steps = 300")
     plan = recipe.plan(recipe.workers)
+    if not plan.meets:
+        require_meetings(recipe.exchange, recipe.tables["program"]["name"])
     if plan.alone and recipe.processes.device == "cuda":
         raise RecipeError(
             f"`{recipe.tables['program']['name']}` answers whoever comes first, over connections of two, which NCCL"

@@ -13,15 +13,17 @@ from typing import Any
 
 from torch import Tensor
 
-from quorate import checkpoint
+from quorate import checkpoint, named_state
 from quorate.checkpoint import Checkpoint
 from quorate.errors import QuorateError
 from quorate.files import write_atomically
+from quorate.flat import Layout
+from quorate.histogram import Histograms
 from quorate.settings import RecordSettings
 from quorate.sparse.training import SparseTraining
 from quorate.trace import Trace
 from quorate.training import Training
-from quorate.trees import Tree, leaves
+from quorate.trees import Tree
 
 Progress = Callable[[int, dict[str, float]], None]
 
@@ -48,6 +50,11 @@ class Metrics:
             from tensorboardX import SummaryWriter
 
             self._events = SummaryWriter(str(events), purge_step=after + 1 if after else None)
+
+    @property
+    def last(self) -> int:
+        """The step of the last line, 0 if there is none."""
+        return self._last[0] if self._last is not None else 0
 
     def write(self, line: dict[str, Any]) -> None:
         """Write one line; a second one of the same step adds to the first."""
@@ -138,6 +145,10 @@ class RunRecorder:
                 raise QuorateError(f"the checkpoint of step {after} is not of a run: it lacks {error}") from error
         events = folder / "tensorboard" if self._writer == 0 else None
         self._metrics = Metrics(metrics_path(folder, self._writer), events, after)
+        seen = Metrics(folder / "histogram.jsonl", None, after) if settings.histogram and self._writer == 0 else None
+        self._histograms = Histograms(seen, settings.histogram)
+        self.watch = self._histograms.watch
+        """Is shown what is about to be said."""
         self._steps: dict[int, _Step] = {}
         self._present, self._left = len(ranks), set[int]()
         self._evaluated: dict[str, float] = {}
@@ -158,16 +169,17 @@ class RunRecorder:
         """Return a rank's state: the given one, or the checkpoint's.
 
         Raises:
-            QuorateError: if the checkpoint does not fit the recipe's model.
+            QuorateError: if the checkpoint does not fit the recipe's model or codecs.
         """
         if self._resumed is None:
             return 0, shared, own
-        saved, mine = self._resumed, self._resumed.own.get(rank, {})
+        saved, mine, layout = self._resumed, self._resumed.own.get(rank, {}), self._training.layout
+        mine = named_state.joined(mine, layout) if isinstance(layout, Layout) else named_state.copied(mine)
         for given, held in ((shared, saved.shared), (own, mine)):
-            found = dict(leaves(held))
-            for name, tensor in leaves(given):
-                if name not in found or found[name].shape != tensor.shape or found[name].dtype != tensor.dtype:
-                    raise QuorateError(f"the checkpoint of step {saved.step} does not fit the recipe: `{name}` differs")
+            differs = named_state.misfit(given, held)
+            if differs is not None:
+                problem, hint = differs
+                raise QuorateError(f"the checkpoint of step {saved.step} does not fit the recipe: {problem}", hint)
         return saved.step, saved.shared, mine
 
     def saves(self, step: int) -> bool:
@@ -198,8 +210,9 @@ class RunRecorder:
             each.now, each.bytes, each.metrics = now, self._trace.bytes, metrics or {}
             each.parameters = _parameters(shared, own)
             each.shared = shared
+            self._histograms.flush()
         if self.saves(step):
-            each.own[rank] = own
+            each.own[rank] = own if len(self._ranks) == 1 else named_state.copied(own)
         if len(each.losses) == self._present + sum(rank in each.losses for rank in self._left):
             self._done(step, self._steps.pop(step))
 
@@ -226,9 +239,11 @@ class RunRecorder:
         if evaluated or _due(self._settings.metrics, step):
             self._line(step, each.now, each.bytes, {**self._last_metrics, **evaluated})
         if _due(self._settings.checkpoint, step):
-            checkpoint.write(
-                self._folder / "checkpoints", step, self._writer, self._writers, each.shared, each.own, self.facts()
-            )
+            layout, own = self._training.layout, each.own
+            if isinstance(layout, Layout):
+                own = {rank: named_state.split(tree, layout) for rank, tree in own.items()}
+            folder = self._folder / "checkpoints"
+            checkpoint.write(folder, step, self._writer, self._writers, each.shared, own, self.facts())
         if self._progress is not None:
             self._progress(step, self._evaluated)
 
@@ -248,6 +263,7 @@ class RunRecorder:
     def close(self) -> None:
         """Close the files."""
         self._metrics.close()
+        self._histograms.close()
 
 
 def _parameters(shared: Tree, own: Tree) -> Tensor | None:

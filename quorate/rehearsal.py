@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from quorate import checkpoint, folder, graph_check
+from quorate import checkpoint, choosing, folder, graph_check
 from quorate.checkpoint import Checkpoint
 from quorate.cursor import SharedTraining
 from quorate.engines import Recorder
@@ -201,8 +202,10 @@ def simulate(
         standing = unpacked(resumed.step, resumed.shared, resumed.own) if resumed is not None else None
     except KeyError as error:
         raise QuorateError(f"the checkpoint in `{where}` is of no run in epochs: it lacks {error}") from error
-    data, program, exchange = _Divided(training, recipe), recipe.program, recipe.exchange
+    data, program = _Divided(training, recipe), recipe.program
+    exchange = choosing.resolved(recipe, folder.read(where)).laid_out(training.layout)
     with closing(_Epochs(recipe, where, training, trace, told, progress, resumed)) as recording:
+        exchange = replace(exchange, watch=lambda *said: recording.record.watch(*said) if recording.record else None)
         if resumed is None:
             _write(where, [])
         rehearsal = Rehearsal(

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from quorate import checkpoint, folder, rehearsal
+from quorate import checkpoint, choosing, folder, rehearsal
 from quorate.cluster_file import load_cluster
 from quorate.cursor import SharedTraining
 from quorate.elastic import Options, coordinate, required
@@ -62,7 +62,9 @@ def simulate(
     facts = {"batching": _batching(recipe, size), "parameters": training.layout.numel}
     if schedule.events:
         facts["schedule"] = schedule.describe(len(schedule.events))
+    facts |= choosing.for_described(recipe, size, training)
     where = folder.create(out, recipe, "simulator", size, data, facts)
+    choosing.tell(facts, told)
     with folder.locked(where):
         return _guarded(where, lambda: _simulate(recipe, schedule, where, training, progress, told))
 
@@ -106,7 +108,8 @@ def _simulate(
         schedule=schedule,
         may_leave=recipe.plan(size).may_leave,
     )
-    program, exchange = recipe.program, recipe.exchange.laid_out(training.layout)
+    exchange = choosing.resolved(recipe, folder.read(where)).laid_out(training.layout)
+    program, exchange = recipe.program, replace(exchange, watch=record.watch)
     with closing(record):
         parameters = simulator.run(lambda node: program(node, training, exchange))[0]
         measures = record.finish(parameters)
@@ -142,6 +145,7 @@ def processes(
     Args:
         show: whether rank 0 draws a progress bar.
     """
+    choosing.adaptive_of(recipe, size)
     training = recipe.training(size, data)
     facts = {"batching": None, "parameters": training.layout.numel}
     where = folder.create(out, recipe, "processes", size, data, facts)
@@ -173,8 +177,9 @@ def elastic(
     minimum = required(size, options.minimum)
     training = training_of(recipe, data)
     facts = {"batching": None, "parameters": training.layout.numel, "token": token_hex(8), "minimum": minimum}
-    facts |= {"host": options.host, "respawn": options.respawn}
+    facts |= {"host": options.host, "respawn": options.respawn, **choosing.for_described(recipe, size, training)}
     where = folder.create(out, recipe, "elastic", size, data, facts)
+    choosing.tell(facts, options.told)
     with folder.locked(where):
         return _guarded(where, lambda: coordinate(where, size, minimum, options))
 

@@ -53,6 +53,7 @@ class RecordSettings(BaseModel):
         metrics: between two lines of `metrics.jsonl`.
         evaluate: between two measurements on the test data, of rank 0's parameters.
         checkpoint: between two checkpoints.
+        histogram: between two lines of `histogram.jsonl`: how the entries of what rank 0 says are distributed.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -60,6 +61,7 @@ class RecordSettings(BaseModel):
     metrics: int = Field(default=10, ge=1)
     evaluate: int = Field(default=50, ge=0)
     checkpoint: int = Field(default=100, ge=0)
+    histogram: int = Field(default=0, ge=0)
 
 
 def checked(key: str, model: type[BaseModel], table: Any) -> Any:

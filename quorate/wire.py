@@ -51,6 +51,12 @@ def require_carried(message: Message, tag: int) -> None:
             )
 
 
+def as_ragged(message: Message) -> Ragged | None:
+    """Return a message as a ragged one of the same tensors; None if it can't be one, or is not on the CPU."""
+    carried = len(message) <= RAGGED_TENSORS and size_in_bytes(message) <= RAGGED_BYTES
+    return Ragged(message) if carried and all(each.dim() and each.device.type == "cpu" for each in message) else None
+
+
 class Opens(IntEnum):
     """What the combining side can open, or needs to: only the total of all updates, or each one."""
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +17,16 @@ import torch.distributed as dist
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save
 from torch.distributed import FileStore  # type: ignore[attr-defined]
-from torch.distributed.distributed_c10d import Store
+from torch.distributed.distributed_c10d import PrefixStore, Store
 
-from quorate import checkpoint, folder
+from quorate import checkpoint, choosing, folder
 from quorate.checkpoint import Checkpoint
 from quorate.engines import PeerError
 from quorate.engines.gathering import collect_trace, gather_trace
 from quorate.engines.group import join, torchrun_store
 from quorate.engines.processes import ProcessNode
 from quorate.errors import RunError
+from quorate.exchange import Exchange
 from quorate.files import write_atomically
 from quorate.recipe import Recipe
 from quorate.recorder import Progress, RunRecorder, merge
@@ -73,10 +76,12 @@ def _run(
     trace = Trace(size)
     with _together(rank, "agree on a checkpoint to begin from"):
         resumed = _agreed(where / "checkpoints", rank, size)
+    chosen = _chosen(where, recipe, training, board, device)
     record = RunRecorder(where, range(rank, rank + 1), size, recipe.record, training, trace, resumed, progress)
     node = ProcessNode(recorder=record, trace=trace, store=board, device=device, timeout=recipe.processes.timeout)
+    exchange = replace(chosen.laid_out(training.layout), watch=record.watch)
     with closing(record):
-        parameters = node.run(recipe.program(node, training, recipe.exchange.laid_out(training.layout)))
+        parameters = node.run(recipe.program(node, training, exchange))
         measures = record.finish(parameters)
     with _together(rank, "gather the trace"):
         if recipe.plan(size).survives:  # no collectives, which a rank that has left would hold up
@@ -88,6 +93,23 @@ def _run(
         steps, seconds = record.steps, record.wall_seconds
         folder.finish(where, parameters, training.layout, measures, steps, summary, seconds)
     node.close()
+
+
+def _chosen(where: Path, recipe: Recipe, training: Training | SparseTraining, board: Store, device: str) -> Exchange:
+    """Return what is said in the run's meetings; if that is to be chosen, rank 0 chooses, or has done so before."""
+    rank, size = dist.get_rank(), dist.get_world_size()
+    if choosing.adaptive_of(recipe, size) is None:
+        return choosing.resolved(recipe, {})
+    # A node of its own, so that what is measured is not counted as the run's.
+    node = ProcessNode(store=PrefixStore("choosing", board), device=device, timeout=recipe.processes.timeout)
+    recorded = folder.read(where).get(choosing.KEY) if rank == 0 else None
+    choice = choosing.for_measured(recipe, node, training, recorded)
+    node.close()
+    facts = {choosing.KEY: choice.facts()}
+    if rank == 0 and recorded is None:
+        folder.update(where, facts)
+        choosing.tell(facts, lambda text: print(text, file=sys.stderr, flush=True))
+    return choosing.resolved(recipe, facts)
 
 
 @contextmanager

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from quorate.errors import RecipeError
@@ -64,3 +68,32 @@ def test_refuses_parameters_of_several_dtypes():
         "the model's parameters must have one dtype, but have torch.float32, torch.float64"
         "\nhint: convert the model, e.g. by `model.float()`"
     )
+
+
+@given(cut=st.lists(st.integers(0, Layout.of(mlp()).numel), max_size=4))
+def test_ranges_name_the_same_entries(cut):
+    layout = Layout.of(mlp())
+    flat, bounds = torch.arange(layout.numel, dtype=torch.float32), sorted([0, *cut, layout.numel])
+    seen = {}
+    for start, stop in pairwise(bounds):
+        part = layout.between(start, stop)
+        assert (part.numel, part.dtype) == (stop - start, layout.dtype)
+        for name, view in part.views(flat[start:stop]).items():
+            assert name not in seen
+            seen[name] = view
+    assert torch.equal(torch.cat([view.reshape(-1) for view in seen.values()]), flat)
+    for name, view in layout.views(flat).items():
+        pieces = {key: each for key, each in seen.items() if key == name or key.startswith(f"{name}[")}
+        assert torch.equal(torch.cat([each.reshape(-1) for each in pieces.values()]), view.reshape(-1))
+        if len(pieces) == 1:
+            assert pieces[name].shape == view.shape
+        for key, each in pieces.items():
+            if key != name:
+                first, last = map(int, key.removeprefix(f"{name}[").removesuffix("]").split(":"))
+                assert torch.equal(each, view.reshape(-1)[first:last])
+
+
+def test_a_range_of_everything_is_the_layout_and_one_of_nothing_is_empty():
+    layout = Layout.of(cnn())
+    assert layout.between(0, layout.numel) == layout
+    assert layout.between(7, 7) == Layout((), 0, layout.dtype)

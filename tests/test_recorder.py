@@ -15,6 +15,7 @@ from quorate.settings import RecordSettings
 from quorate.tasks.digits import digits
 from quorate.trace import Trace
 from quorate.training import Training
+from quorate.trees import flatten
 
 
 @pytest.fixture
@@ -181,3 +182,41 @@ def test_a_checkpoint_of_another_model_is_refused(recorder, training, tmp_path):
 def test_a_checkpoint_without_the_facts_of_a_run_is_refused(facts, recorder):
     with pytest.raises(QuorateError, match="the checkpoint of step 3 is not of a run: it lacks"):
         recorder(Checkpoint(3, {}, {}, [facts]))
+
+
+def test_what_codecs_keep_is_saved_as_it_was_when_committed_by_parameter_name(recorder, training, tmp_path):
+    """One rank goes on, and its codec writes to its state in place, before the others have done the step."""
+    record, d = recorder(), training.layout.numel
+    states = [{"residual": torch.full((d,), float(rank)), "range": torch.zeros(2)} for rank in range(2)]
+    for rank in range(2):
+        record.commit(rank, 3, 0.0, 1.0, {"parameters": training.initial()}, {"exchange": states[rank]})
+        states[rank]["residual"].add_(9)
+    saved = checkpoint.latest(tmp_path / "checkpoints", 1)
+    for rank in range(2):
+        held = flatten(saved.own[rank]["exchange"]["residual"])
+        assert {name: tensor.shape for name, tensor in held.items()} == {
+            name: shape for name, shape, _ in training.layout.places
+        }
+        assert all((tensor == rank).all() for tensor in held.values())
+    begun = {"exchange": {"residual": torch.zeros(d), "range": torch.zeros(2)}}
+    _, _, own = recorder(saved).restore(1, {}, begun)
+    assert torch.equal(own["exchange"]["residual"], torch.ones(d))
+    own["exchange"]["range"].add_(1)
+    assert torch.equal(recorder(saved).restore(1, {}, begun)[2]["exchange"]["range"], torch.zeros(2))
+
+
+def test_a_checkpoint_of_other_codecs_is_refused(recorder, training, tmp_path):
+    tree, d = {"parameters": training.initial()}, training.layout.numel
+    record = recorder()
+    for rank in range(2):
+        record.commit(rank, 3, 0.0, 1.0, tree, {"exchange": {"residual": torch.zeros(d)}})
+    record = recorder(checkpoint.latest(tmp_path / "checkpoints", 1))
+    others = {"exchange": {}}, {"exchange": {"residual": torch.zeros(d), "momentum": torch.zeros(d)}}
+    for given, name in zip(others, ("residual", "momentum"), strict=True):
+        with pytest.raises(QuorateError) as error:
+            record.restore(0, tree, given)
+        assert str(error.value) == (
+            f"the checkpoint of step 3 does not fit the recipe: it is of other codecs, which remember `exchange.{name}`"
+            "\nhint: leave [[codec]] as it was, or begin a new run"
+        )
+    assert record.restore(0, tree, {"exchange": {"residual": torch.zeros(d)}})[0] == 3

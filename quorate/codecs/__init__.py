@@ -12,6 +12,8 @@ from typing import ClassVar, Protocol, Self
 
 from torch import Tensor
 
+from quorate.contraction import Contraction as Contraction
+from quorate.contraction import contraction as contraction
 from quorate.flat import Layout
 from quorate.rand import At
 from quorate.trees import Tree

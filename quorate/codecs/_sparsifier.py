@@ -50,14 +50,18 @@ class Sparsifier(Plain, ABC):
     def encode(self, x: Tensor, state: State, at: At) -> tuple[Tensor, Side, State]:
         """Say the chosen entries."""
         chosen = self.select(x, at)
-        return x[chosen], (index_coding.encode(chosen, len(x)).to(x.device),), state
+        return x[chosen], (self.coded(chosen, len(x)).to(x.device),), state
 
     def take(self, x: Tensor, state: State, at: At) -> tuple[Tensor, Side, State]:
         """Say the chosen entries, and leave the others in x."""
         chosen = self.select(x, at)
         said = x[chosen]
         x[chosen] = 0
-        return said, (index_coding.encode(chosen, len(x)).to(x.device),), state
+        return said, (self.coded(chosen, len(x)).to(x.device),), state
+
+    def coded(self, chosen: Tensor, d: int) -> Tensor:
+        """Return the bytes that say which of d entries are chosen."""
+        return index_coding.encode(chosen, d)
 
     def places(self, head: Tensor, side: Side, like: Tensor) -> Tensor:
         """Return the indices (k,) of a message's entries, ascending.
@@ -80,3 +84,8 @@ class Sparsifier(Plain, ABC):
 def count(ratio: float, d: int) -> int:
     """Return how many of d entries a ratio means: at least 1, unless d is 0."""
     return min(d, max(1, round(ratio * d)))
+
+
+def four_thirds(k: int, d: int) -> int:
+    """Return how many of d entries are taken for about k at most: 4 k / 3, and at least k."""
+    return min(d, 4 * k // 3)

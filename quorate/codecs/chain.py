@@ -44,12 +44,19 @@ class Chain:
         return all(part.unbiased for part in self.parts)
 
     def bound(self, d: int) -> float:
-        """Return the bound of one part, if all others lose nothing; of several, none is known."""
+        """Return the bound of one part, if all others lose nothing; of several, it is known after a sparsifier.
+
+        What a sparsifier leaves out, at most a share b of the squared norm, and what another codec of bound c loses of
+        the rest are orthogonal: b + c (1 - b), or c if that is more than 1.
+        """
         like, bounds = torch.empty(d, device="meta"), []
         for part in self.parts:
             bounds.append(part.bound(len(like)))
             like = part.emits(like)[0]
         lossy = [bound for bound in bounds if bound]
+        if len(lossy) == 2 and bounds[0] and isinstance(self.parts[0], Sparsifier) and not self.parts[0].unbiased:
+            left_out, lost = lossy
+            return max(lost, left_out + lost * (1 - left_out))
         return inf if len(lossy) > 1 else sum(lossy)
 
     def laid_out(self, layout: Layout) -> Self:

@@ -12,6 +12,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 from torch import Tensor
 
+from quorate import selection
 from quorate.codecs._sparsifier import Sparsifier, count
 from quorate.rand import At
 
@@ -37,9 +38,18 @@ class TopK(Sparsifier):
         """Return 1 - k / d, which a constant update reaches."""
         return 1 - self.at_most(d) / d if d else 0.0
 
+    def bell_shaped_bound(self, d: int) -> float:
+        """Return (1 - k / d)^2, the bound if the squares of the entries, in order, fall to 0 as a convex function.
+
+        Source:
+            Shi, Chu, Cheung and See, "Understanding top-k sparsification in distributed deep learning",
+            arXiv 1911.08772, 2019, where this is what a bell-shaped distribution means.
+        """
+        return self.bound(d) ** 2
+
     def select(self, x: Tensor, at: At) -> Tensor:
         """Return the indices of the k largest, ascending; of equal ones, some."""
-        return x.abs().topk(self.at_most(len(x)), sorted=False).indices.sort().values
+        return selection.largest(x, self.at_most(len(x))).indices
 
 
 EXAMPLES = (TopK(0.1), TopK(1.0), TopK())

@@ -6,21 +6,28 @@ buckets can be summed while others are on their way. No message waits for its re
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+
 from torch import Tensor
 
 from quorate.collectives import flat
 from quorate.node import Node
-from quorate.wire import Ragged
+from quorate.wire import Message, Ragged
 
 
-async def direct(node: Node, tensor: Tensor, scale: float = 1.0) -> Tensor:
-    """Sum tensors of shape (d,); see `quorate.collectives.Collective`. Takes O(n d) memory."""
+def direct(node: Node, tensor: Tensor, scale: float = 1.0) -> Awaitable[Tensor]:
+    """Sum tensors of shape (d,); see `quorate.collectives.Collective`. Takes O(n d) memory; it starts at once."""
     own = flat(tensor, scale)
-    heard = await node.all_gather(Ragged((own,)), Ragged((own.to("meta"),)))
+    return _sum(node.all_gather(Ragged((own,)), Ragged((own.to("meta"),))), tensor)
+
+
+async def _sum(coming: Awaitable[list[Message]], like: Tensor) -> Tensor:
+    """Add in the order of ranks."""
+    heard = await coming
     total = heard[0][0]
     for (each,) in heard[1:]:
         total = total + each
-    return total.view(tensor.shape)
+    return total.view(like.shape)
 
 
 def cost(n: int, bytes: float, latency: float, rate: float) -> float:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, NoReturn
 
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
+from quorate.engines import stopped
 from quorate.engines.packing import sign
 from quorate.engines.sessions import Sessions
 from quorate.engines.strands import Strands
 from quorate.engines.waiting import Waiting, done
-from quorate.errors import RunError
+from quorate.errors import QuorateError, RunError
 from quorate.node import Departed
 from quorate.wire import Message, Ragged, size_in_bytes
 
@@ -69,8 +70,13 @@ class Conversations:
 
         def block() -> None:
             while not came:
-                with self._node.waiting(what):
-                    found = self._sessions.mailbox.take(src, tag, like, _LOOKS)
+                try:
+                    with self._node.waiting(what):
+                        found = self._sessions.mailbox.take(src, tag, like, _LOOKS)
+                except RunError:
+                    raise
+                except QuorateError as error:
+                    raise stopped(self._node.rank, at[0], error) from error
                 if found is not None:
                     came.append(found)
                 else:
@@ -87,12 +93,16 @@ class Conversations:
         said = Ragged(tensor.cpu() for tensor in message)
         sent = [self.send(rank, said, GATHERS) for rank in others]
         heard: dict[int, Message] = {node.rank: message}
+        at, start = node.at, node.now()
 
         def finish() -> None:
-            for rank, each in coming.items():
-                heard[rank] = Ragged(tensor.to(device) for tensor in each.wait()[1])
-            for each_sent in sent:
-                each_sent.wait()
+            try:
+                for rank, each in coming.items():
+                    heard[rank] = Ragged(tensor.to(device) for tensor in each.wait()[1])
+                for each_sent in sent:
+                    each_sent.wait()
+            except Departed as gone:
+                raise node.failure("all_gather", *at, start, gone) from gone
 
         this = self._gathers.add(finish)
         return Waiting(lambda: [heard[rank] for rank in range(node.size)], partial(self._gathers.through, this))
@@ -119,6 +129,7 @@ class InOrder:
     def __init__(self) -> None:
         self._left: deque[Callable[[], None]] = deque()
         self._begun = self._done = 0
+        self._failed: Exception | None = None
 
     def add(self, finish: Callable[[], None]) -> int:
         """Take note of one more; return its number."""
@@ -127,10 +138,17 @@ class InOrder:
         return self._begun
 
     def through(self, number: int) -> None:
-        """Finish it and all before it."""
+        """Finish it and all before it; what one of them raises, all after it raise too."""
         while self._done < number:
+            if self._failed is not None:
+                raise self._failed
+            try:
+                self._left[0]()
+            except Exception as error:
+                self._failed = error
+                raise
+            self._left.popleft()
             self._done += 1
-            self._left.popleft()()
 
 
 def _raise(error: Exception) -> NoReturn:

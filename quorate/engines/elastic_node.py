@@ -16,8 +16,9 @@ from quorate.engines.processes import ProcessNode
 from quorate.engines.waiting import Waiting
 from quorate.engines.watch import View, Watch
 from quorate.errors import RunError
+from quorate.named_state import misfit
 from quorate.trace import Trace
-from quorate.trees import Tree, leaves, map_tree
+from quorate.trees import Tree, map_tree
 
 T = TypeVar("T")
 
@@ -159,13 +160,12 @@ class ElasticNode(ProcessNode):
         if self._step == 0:
             return 0, map_tree(Tensor.clone, shared), map_tree(Tensor.clone, own)
         for given, kept in ((shared, held.shared), (own, held.own)):
-            found = dict(leaves(kept))
-            for name, tensor in leaves(given):
-                if name not in found or found[name].shape != tensor.shape or found[name].dtype != tensor.dtype:
-                    raise RunError(
-                        f"rank {self.rank} ({self.host}): the state of step {self._step} does not fit the recipe:"
-                        f" `{name}` differs"
-                    )
+            differs = misfit(given, kept)
+            if differs is not None:
+                who = f"rank {self.rank} ({self.host})"
+                raise RunError(
+                    f"{who}: the state of step {self._step} does not fit the recipe: {differs[0]}", differs[1]
+                )
         return self._step, map_tree(Tensor.clone, held.shared), map_tree(Tensor.clone, held.own)
 
     def commit(

@@ -131,15 +131,68 @@ def announced(rows: Sequence[int], like: Message, src: int) -> tuple[Shapes, For
     if not isinstance(like, Ragged):
         return shapes, form(shapes)
     rows = rows[: len(like)]
-    if min(rows) < 0 or max(rows) > RAGGED_BYTES:
+    if not all(0 <= count <= RAGGED_BYTES for count in rows):
         raise QuorateError(f"rank {src} sent {described(like)} with {rows} rows, which is no number of rows")
-    most = [len(tensor) for tensor in like]
-    if any(limit and count > limit for count, limit in zip(rows, most, strict=True)):
-        raise QuorateError(f"rank {src} sent {described(like)} with {rows} rows, but there are at most {most}")
+    if not within(rows, like):
+        raise too_long(src, rows, like)
     shapes = tuple((dtype, torch.Size((count, *shape[1:]))) for count, (dtype, shape) in zip(rows, shapes, strict=True))
     if sum(_count(*each) for each in shapes) > RAGGED_BYTES:
         raise QuorateError(f"rank {src} sent {described(like)} with {rows} rows, over {RAGGED_BYTES} bytes")
     return shapes, form_of(shapes, ragged=True)
+
+
+def outline(like: Message, other: Message | None = None) -> Message:
+    """Return tensors without memory that look like a message's; of ragged ones, with the most rows of two."""
+    if not isinstance(like, Ragged):
+        return tuple(tensor.to("meta") for tensor in like)
+    most = [len(tensor) for tensor in like]
+    if other is not None:
+        most = [max(a, len(b)) if a and len(b) else 0 for a, b in zip(most, other, strict=True)]
+    return Ragged(
+        torch.empty((rows, *tensor.shape[1:]), dtype=tensor.dtype, device="meta")
+        for rows, tensor in zip(most, like, strict=True)
+    )
+
+
+def covers(known: Message, like: Message) -> bool:
+    """Return whether all that is like one may come where the other, of the same signature, is expected."""
+    if not isinstance(known, Ragged):
+        return True
+    return all(not len(a) or 0 < len(b) <= len(a) for a, b in zip(known, like, strict=True))
+
+
+def within(rows: Sequence[int], like: Message) -> bool:
+    """Return whether a ragged message has no more rows than are expected, where that is stated."""
+    return all(not len(tensor) or count <= len(tensor) for count, tensor in zip(rows, like, strict=False))
+
+
+def require_expected(src: int, message: Message, like: Message) -> None:
+    """Refuse a message that is not of the dtypes and shapes that are expected, or has too many rows.
+
+    Raises:
+        QuorateError: naming the sender, and what was expected.
+    """
+    ragged, got, wanted = isinstance(like, Ragged), shapes_of(message), shapes_of(like)
+    if ragged is not isinstance(message, Ragged) or len(got) != len(wanted):
+        raise unexpected(src, message, like)
+    from_ = 1 if ragged else 0
+    for (dtype, shape), (wanted_dtype, wanted_shape) in zip(got, wanted, strict=True):
+        if dtype != wanted_dtype or shape[from_:] != wanted_shape[from_:]:
+            raise unexpected(src, message, like)
+    if ragged and not within([len(tensor) for tensor in message], like):
+        raise too_long(src, [len(tensor) for tensor in message], like)
+
+
+def unexpected(src: int, message: Message | None, like: Message) -> QuorateError:
+    """Return the error of another message than what is expected."""
+    sent = "something else" if message is None else described(message)
+    return QuorateError(f"expected {described(like)} from rank {src}, but was sent {sent}")
+
+
+def too_long(src: int, rows: Sequence[int], like: Message) -> QuorateError:
+    """Return the error of a ragged message that has too many rows."""
+    most = [len(tensor) for tensor in like]
+    return QuorateError(f"rank {src} sent {described(like)} with {list(rows)} rows, but there are at most {most}")
 
 
 def read(header: Header, came: Iterable[tuple[Part, Tensor]], inside: tuple[int, ...], shapes: Shapes) -> list[Tensor]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from quorate.engines.pending import Pending
 from quorate.engines.summation import ring_sum
 from quorate.errors import RunError
+from quorate.node import Heard
 from quorate.wire import Ragged, described, size_in_bytes
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ class Meetings:
         )
 
     def _hand_out(self, meeting: Collective) -> None:
-        result: Any = meeting.given
+        result: Any = Heard(meeting.given) if meeting.what == "all_gather" else None
         if meeting.what == "all_reduce":
             result = ring_sum(meeting.given, [pending.detail for pending in meeting.whose if pending is not None])
         for rank, pending in enumerate(meeting.whose):

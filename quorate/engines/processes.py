@@ -26,9 +26,10 @@ from quorate.engines.packing import Receiving, Sending, pack, unpack
 from quorate.engines.strands import Strands
 from quorate.engines.waiting import Waiting, done, drive
 from quorate.errors import QuorateError, RunError
+from quorate.node import FEW
 from quorate.trace import Trace
 from quorate.trees import Tree, map_tree
-from quorate.wire import Message, Ragged, require_carried, size_in_bytes
+from quorate.wire import Message, Ragged, as_ragged, require_carried, size_in_bytes
 
 T = TypeVar("T")
 
@@ -57,6 +58,7 @@ class ProcessNode:
         self.trace.hosts[self.rank] = self.host
         self._strands, self._timeout = Strands(), timeout
         self._store = store
+        self.talks_alone = store is not None and self.device.type != "cuda"
         self._talks: Conversations | None = None
         self.board = Board(store, self.rank, self.size, self.host, self._state) if store is not None else None
 
@@ -138,7 +140,7 @@ class ProcessNode:
 
     def _conversations(self) -> Conversations:
         if self._talks is None:
-            if self._store is None or self.device.type == "cuda":
+            if self._store is None or not self.talks_alone:
                 raise RunError(
                     "messages of tags from 1 go by gloo, between workers that share a store and tensors on the CPU",
                     'device = "cpu" in [processes]',
@@ -165,9 +167,11 @@ class ProcessNode:
 
     def all_gather(self, message: Message, like: Message | None = None) -> Waiting[list[Message]]:
         """See `Node`. Messages that are not ragged must be equally long on all ranks."""
+        if like is not None and self.talks_alone and self.size <= FEW:
+            message = as_ragged(message) or message
         if isinstance(message, Ragged):
             self._calls += 1
-            return self._conversations().all_gather(message, like)
+            return self._conversations().all_gather(message, None if like is None else Ragged(like))
         packed = pack(message)
         buffers = [torch.empty_like(packed) for _ in range(self.size)]
         return self._begin(
@@ -215,7 +219,7 @@ class ProcessNode:
                 self.trace.busy(self.rank, "sending", start, self.now())
             return finish(work)
 
-        return Waiting(through, block, work)
+        return Waiting(through, block)
 
     def failure(self, what: str, step: int, calls: int, start: float, error: Exception) -> PeerError:
         """Return the error of a call that has failed, which names the ranks that hold it up."""

@@ -4,7 +4,10 @@ A group in which a call has failed or timed out can't be used again, and a call 
 of workers that talk in tags from 1 has a gloo group of its own, in which a thread on either side receives all the time;
 the program waits for what the thread has received. A message is a header and parts (`envelopes`). Room for the next
 header, and for the next parts of each tag, is made before they come, or gloo would ask for it by a message of its own,
-which costs a round trip; of a ragged message, room is held for parts of the sizes that have come before.
+which costs a round trip; of ragged messages, room is held for parts of the sizes of the last few.
+
+What a peer says is checked before memory is taken: it may announce nonsense, but no more bytes than the program
+expects. Peers must speak gloo honestly, though: it ends the process when more bytes come than it was given room for.
 """
 
 from __future__ import annotations
@@ -14,9 +17,11 @@ import datetime
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, NamedTuple
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, Store
@@ -29,9 +34,11 @@ from quorate.errors import QuorateError
 from quorate.node import Departed
 from quorate.wire import Message, Ragged
 
-_HEADER, _GOODBYE = 0, -1
+_HEADER, _GOODBYE, _NOTHING = 0, -1, 2  # gloo's tag of headers; in a header; gloo's tag of what never comes
 _LARGEST_TAG = 1 << 20
 _FAREWELL = 10.0  # seconds that all peers together have to say goodbye
+_BRIEFLY = datetime.timedelta(milliseconds=1)
+_LATELY = 3  # messages of a tag and signature: room for the next one is made in the sizes of these
 
 
 class Sessions:
@@ -51,7 +58,7 @@ class Sessions:
         self._sending = threading.Lock()
         self._lost: set[int] = set()
         self._opened = False
-        self._threads: list[threading.Thread] = []
+        self._threads: dict[int, threading.Thread] = {}
 
     def open(self) -> None:
         """Begin to connect to all peers; each connection comes about when both have begun."""
@@ -62,7 +69,7 @@ class Sessions:
                 store = self._store.clone()  # type: ignore[attr-defined]
                 name = f"quorate-session-{peer}"
                 thread = threading.Thread(target=self._serve, args=(peer, store), name=name, daemon=True)
-                self._threads.append(thread)
+                self._threads[peer] = thread
                 thread.start()
 
     def drop(self, peer: int, why: str) -> None:
@@ -80,22 +87,28 @@ class Sessions:
         pair, other = self._pairs[dst], int(self._rank < dst)
         key = sign(message)
         header, parts = envelopes.written(message, tag, key)
-        with self._sending:
-            works = [pair.send([header.tensor], other, _HEADER)]
-            works += [
-                pair.send([content], other, _slot(_Room(tag, key, number, part.room)))
-                for number, (part, content) in enumerate(parts)
-            ]
+        try:
+            with self._sending:
+                works = [pair.send([header.tensor], other, _HEADER)]
+                works += [
+                    pair.send([content], other, _slot(_Room(tag, key, number, part.room)))
+                    for number, (part, content) in enumerate(parts)
+                ]
+        except RuntimeError as error:
+            raise self._closed(dst) from error
 
         def wait(_held: tuple[Any, ...] = (header, parts)) -> None:
             try:
                 for work in works:
                     work.wait()
             except RuntimeError as error:
-                self.drop(dst, "its connection was closed")
-                raise Departed(dst, "its connection was closed") from error
+                raise self._closed(dst) from error
 
         return wait
+
+    def _closed(self, peer: int) -> Departed:
+        self.drop(peer, "its connection was closed")
+        return Departed(peer, "its connection was closed")
 
     def _serve(self, peer: int, store: Store) -> None:
         """Connect to a peer, and receive what it sends, on a thread of this connection."""
@@ -113,26 +126,36 @@ class Sessions:
             _Receiving(pair, int(self._rank < peer), peer, self.mailbox).run()
         except QuorateError as error:
             self.mailbox.wrong(error)
-        except RuntimeError:
-            self.drop(peer, "its connection was closed")
+        except ConnectionError as error:
+            self.drop(peer, str(error))
+        except Exception as error:
+            self.mailbox.wrong(QuorateError(f"rank {peer} sent what can't be read: {type(error).__name__}: {error}"))
 
     def close(self) -> None:
         """Tell all peers that no message follows, so that their threads end, and wait for them to say so too.
 
-        A thread that still waits in gloo when the process ends would abort it.
+        A thread that still waits in gloo when the process ends would abort it, so what is left of the connections after
+        that is broken off.
         """
         atexit.unregister(self.close)
-        for peer, pair in self._pairs.items():
-            if peer not in self._lost:
-                header = envelopes.Header()
-                header.write(_GOODBYE)
-                try:
-                    pair.send([header.tensor], int(self._rank < peer), _HEADER).wait()
-                except RuntimeError:
-                    self._lost.add(peer)
+        self.mailbox.close()
         until = time.monotonic() + _FAREWELL
-        for thread in self._threads:
+        said = []
+        for peer, pair in self._pairs.items():
+            header = envelopes.Header()
+            header.write(_GOODBYE)
+            with suppress(RuntimeError):
+                if peer not in self._lost:
+                    said.append((header, pair.send([header.tensor], int(self._rank < peer), _HEADER)))
+        for _, work in said:
+            with suppress(RuntimeError):
+                work.wait(max(_BRIEFLY, datetime.timedelta(seconds=until - time.monotonic())))
+        for peer, thread in self._threads.items():
             thread.join(max(0.0, until - time.monotonic()))
+            if thread.is_alive() and peer in self._pairs:
+                with suppress(RuntimeError):  # a call that times out closes its connection
+                    self._pairs[peer].recv([torch.empty(1)], int(self._rank < peer), _NOTHING).wait(_BRIEFLY)
+                thread.join(_FAREWELL)
         self._pairs.clear()
 
 
@@ -152,7 +175,7 @@ class _Receiving:
         self._pair, self._other, self._peer, self._mailbox = pair, other, peer, mailbox
         self._headers: deque[tuple[envelopes.Header, Any]] = deque()
         self._rooms: dict[_Room, tuple[Tensor, Any]] = {}
-        self._usual: dict[tuple[int, int], set[_Room]] = {}
+        self._lately: dict[tuple[int, int], deque[tuple[_Room, ...]]] = {}
         self._reuse = Reuse()
 
     def _expect(self, header: envelopes.Header) -> None:
@@ -164,47 +187,66 @@ class _Receiving:
             self._rooms[room] = buffer, self._pair.recv([buffer], self._other, _slot(room))
 
     def _make_usual(self) -> None:
-        """Make room for what the program expects, if its size is known or has come before."""
+        """Make room for what the program expects, if its size is known or has come lately."""
         for (tag, key), like in self._mailbox.likes(self._peer).items():
-            if (tag, key) not in self._usual:
+            if (tag, key) not in self._lately:
                 parts = () if isinstance(like, Ragged) else envelopes.form(envelopes.shapes_of(like)).parts
-                rooms = {_Room(tag, key, number, part.room) for number, part in enumerate(parts)}
-                self._usual[tag, key] = rooms
-            for room in self._usual[tag, key]:
-                self._make(room)
+                self._lately[tag, key] = deque([_rooms(tag, key, parts)], _LATELY)
+            for rooms in self._lately[tag, key]:
+                for room in rooms:
+                    self._make(room)
 
     def run(self) -> None:
         """Receive until the peer says goodbye.
 
         Raises:
             QuorateError: if what comes is no message.
-            RuntimeError: if the connection is closed.
+            ConnectionError: if the connection is closed, or nothing comes for too long.
         """
         self._expect(envelopes.Header())
         self._expect(envelopes.Header())
         self._make_usual()
         while True:
             header, coming = self._headers.popleft()
-            coming.wait()
+            _await(coming, "it sent nothing")
             tag, sign, *rows = header.numbers
             if tag == _GOODBYE:
+                self._mailbox.ended(self._peer)
                 return
             if not 0 < tag <= _LARGEST_TAG:
                 raise QuorateError(f"rank {self._peer} sent a message of the tag {tag}, which is none")
-            like = self._mailbox.like(self._peer, tag, sign)
+            like = self._mailbox.like(self._peer, tag, sign, rows)
+            if like is None:
+                return
             shapes, (inside, parts) = envelopes.announced(rows, like, self._peer)
-            came = []
-            for number, part in enumerate(parts):
-                room = _Room(tag, sign, number, part.room)
-                self._usual.setdefault((tag, sign), set()).add(room)
+            came, rooms = [], _rooms(tag, sign, parts)
+            self._lately.setdefault((tag, sign), deque(maxlen=_LATELY)).append(rooms)
+            for part, room in zip(parts, rooms, strict=True):
                 self._make(room)
                 buffer, coming = self._rooms.pop(room)
-                coming.wait()
+                _await(coming, f"it sent nothing of the {part.bytes} bytes that it had announced")
                 came.append((part, buffer))
             message = type(like)(envelopes.read(header, came, inside, shapes))
             self._expect(header)
             self._make_usual()
             self._mailbox.put(self._peer, tag, message)
+
+
+def _rooms(tag: int, sign: int, parts: Iterable[envelopes.Part]) -> tuple[_Room, ...]:
+    return tuple(_Room(tag, sign, number, part.room) for number, part in enumerate(parts))
+
+
+def _await(coming: Any, silent: str) -> None:
+    """Wait until something is there.
+
+    Raises:
+        ConnectionError: if the connection is closed, or nothing comes in time, in the words of `silent`.
+    """
+    try:
+        coming.wait()
+    except RuntimeError as error:
+        late = "timed out" in str(error).lower()
+        raise ConnectionError(f"{silent} in the time given" if late else "its connection was closed") from error
 
 
 def _slot(room: _Room) -> int:

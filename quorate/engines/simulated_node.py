@@ -11,8 +11,9 @@ from torch import Tensor
 from quorate.engines.batching import Request
 from quorate.engines.coroutines import note_origins
 from quorate.engines.pending import Pending
+from quorate.node import FEW
 from quorate.trees import Tree
-from quorate.wire import Message, require_carried
+from quorate.wire import Message, as_ragged, require_carried
 
 if TYPE_CHECKING:
     from quorate.engines.simulator import Simulator
@@ -41,6 +42,7 @@ class SimulatedNode:
         self._pace = simulator.schedule.pace(machine)
         self.latency: float = simulator.cluster.of(machine, "latency")
         self.measured = simulator.cluster.of(machine, "seconds_per_sample") == "measured"
+        self.talks_alone = True
         self.unawaited: dict[int, Pending[Any]] = {}
         self.strands: dict[int, Strand] = {}
         self.computations, self.meetings, self.step, self.sending = 0, 0, 0, 0
@@ -101,6 +103,8 @@ class SimulatedNode:
     def all_gather(self, message: Message, like: Message | None = None) -> Awaitable[list[Message]]:
         """See `Node`."""
         pending: Pending[list[Message]] = Pending("all_gather", self.unawaited)
+        if like is not None and self.size <= FEW:
+            message = as_ragged(message) or message
         self._simulator.meetings.meet(self, "all_gather", message, pending)
         return pending
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from typing import Any, Generic, TypeVar
-
-import torch
-from torch import Tensor
 
 T = TypeVar("T")
 
@@ -17,26 +14,12 @@ class Waiting(Generic[T]):
     Args:
         finish: returns the result.
         block: waits until it can be had.
-        work: torch's handle of the call.
     """
 
-    def __init__(self, finish: Callable[[], T], block: Callable[[], None] | None = None, work: Any = None) -> None:
+    def __init__(self, finish: Callable[[], T], block: Callable[[], None] | None = None) -> None:
         self._finish: Callable[[], T] | None = finish
-        self._block, self._work = block, work
+        self._block = block
         self._result: T
-
-    def then(self, go_on: Callable[[], Tensor]) -> torch.futures.Future[Tensor]:
-        """Return torch's future of what `go_on` returns, which is called when the collective is through.
-
-        It is called on the backend's thread, before the collective's handle knows that it is through: to wait there
-        would be to wait for ever.
-        """
-
-        def through(_: Any) -> Tensor:
-            self._block = None
-            return go_on()
-
-        return self._work.get_future().then(through)  # type: ignore[no-any-return]
 
     def __await__(self) -> Generator[Waiting[T], None, T]:
         if self._finish is not None:
@@ -71,6 +54,44 @@ def drive(coroutine: Coroutine[Any, Any, T], waits_for: Waiting[Any] | None = No
                 waits_for = coroutine.send(None)
     except StopIteration as stop:
         return stop.value  # type: ignore[no-any-return]
+
+
+class Started(Generic[T]):
+    """A coroutine of node calls that has run to its first wait, and goes on by one wait at a time."""
+
+    result: T
+
+    def __init__(self, coroutine: Coroutine[Any, Any, T]) -> None:
+        self._coroutine, self.ended = coroutine, False
+        self._waits_for: Waiting[Any]
+        self._run(lambda: coroutine.send(None))
+
+    def go_on(self) -> None:
+        """Block until what it waits for is through, and run to its next wait or its end."""
+        try:
+            self._waits_for.wait()
+        except BaseException as error:
+            raised = error  # Python forgets `error` at the end of this block
+            self._run(lambda: self._coroutine.throw(raised))
+        else:
+            self._run(lambda: self._coroutine.send(None))
+
+    def _run(self, resume: Callable[[], Waiting[Any]]) -> None:
+        try:
+            self._waits_for = resume()
+        except StopIteration as stop:
+            self.ended, self.result = True, stop.value
+
+
+def together(started: Sequence[Started[T]]) -> list[T]:
+    """Run coroutines to their ends, each by one wait in turn, so that what they begin next is under way together.
+
+    The order is fixed: on all ranks that start equal coroutines in one order, their calls come in one order.
+    """
+    while left := [each for each in started if not each.ended]:
+        for each in left:
+            each.go_on()
+    return [each.result for each in started]
 
 
 def done(result: T) -> Waiting[T]:

@@ -12,8 +12,14 @@ from quorate.node import Departed, Node
 from quorate.programs._workers import Workers
 from quorate.rand import At, Rand
 from quorate.trees import Tree, map_tree
+from quorate.wire import Message
 
 PUSH, PULL, LAST = 1, 2, 3
+
+
+def with_clock(message: Message, clock: int) -> Message:
+    """Return a message, ragged or not, that also says how many updates its sender has pushed."""
+    return type(message)((*message, torch.tensor([clock])))
 
 
 class Shard:
@@ -60,7 +66,7 @@ class Shard:
 
     async def serve(self, until: int) -> None:
         """Take pushes, and answer them, until no worker's clock is below `until`."""
-        like = (*self._exchange.emits(self.parameters), torch.zeros(1, dtype=torch.int64))
+        like = with_clock(self._exchange.emits(self.parameters), until)
         workers = self._workers
         while workers.clocks and workers.slowest < until:
             try:

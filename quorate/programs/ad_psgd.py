@@ -65,8 +65,9 @@ def _plan(size: int, *, topology: Topology, exchange: Exchange | None = None, **
     asking = sides(topology, size).count(0)
     if exchange is not None and not isinstance(exchange.codec, Identity):
         raise RecipeError(
-            f"ad_psgd sends parameters as they are, but the recipe has the codec {exchange.codec}",
-            "leave out [[codec]], or the program `gossip`",
+            f"ad_psgd sends parameters as they are, but the recipe has the codec {exchange.codec}: each pair of workers"
+            " would have to keep what both have said",
+            "leave out [[codec]], or the program `gossip`, which encodes differences",
         )
     return Plan(size, meets=False, alone=True, says=(("sides", f"{asking} workers ask, {size - asking} answer"),))
 

@@ -10,7 +10,7 @@ fragments are made of layers.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -93,15 +93,18 @@ async def diloco(
     cuts = [len(initial) * number // fragments for number in range(fragments + 1)]
     names = [str(number) for number in range(fragments)]
     places = {name: slice(*cuts[number : number + 2]) for number, name in enumerate(names)}
+    exchanges = {
+        name: exchange.laid_out(training.layout.between(place.start, place.stop)) for name, place in places.items()
+    }
     start, shared, own = node.restore(
         {"parameters": initial, "meetings": torch.tensor(0), "outer": {}, "coming": {}},
         {
             "local": initial,
             "optimizer": {},
-            "exchange": {name: exchange.init(initial[place]) for name, place in places.items()},
+            "exchange": {name: exchanges[name].init(initial[place]) for name, place in places.items()},
         },
     )
-    replica = _Replica(node, training, exchange, outer_optimizer, places, keep, shared, own)
+    replica = _Replica(node, training, exchanges, outer_optimizer, places, keep, shared, own)
     state, meetings = branch(own, "optimizer"), int(leaf(shared, "meetings"))
     for step in range(start, steps):
         done, factor = step + 1, learning_rate(step, node.size)
@@ -142,14 +145,14 @@ class _Replica:
         self,
         node: Node,
         training: Training,
-        exchange: Exchange,
+        exchanges: Mapping[str, Exchange],
         optimizer: OuterOptimizer,
         places: dict[str, slice],
         keep: float,
         shared: Tree,
         own: Tree,
     ) -> None:
-        self._node, self._training, self._exchange, self._optimizer = node, training, exchange, optimizer
+        self._node, self._training, self._exchanges, self._optimizer = node, training, exchanges, optimizer
         self._places, self._keep = places, keep
         self.parameters, self.local = leaf(shared, "parameters"), leaf(own, "local")
         self._outer = {name: branch(branch(shared, "outer"), name) for name in places}
@@ -165,7 +168,7 @@ class _Replica:
         place, rand = self._places[name], self._training.rand.fold("fragment", name)
         at = At(done - 1, self._node.rank, self._node.size, rand)
         difference = self.parameters[place] - self.local[place]
-        meeting = self._exchange(self._node, difference, self._said[name], at, self._training.weights)
+        meeting = self._exchanges[name](self._node, difference, self._said[name], at, self._training.weights)
         self.coming[name] = _Coming(done, self._node.spawn(meeting))
 
     async def _arrived(self, name: str) -> Tensor:

@@ -1,6 +1,7 @@
 """Downpour SGD: workers train by themselves for a period, add what they have moved to a common centre, and start there.
 
-Nobody waits for anybody: the centre moves by the sum of what all workers have moved since each last looked.
+Nobody waits for anybody: the centre moves by the sum of what all have moved since each last looked. What a lossy
+codec leaves out of a move is lost without `error_feedback`; the centre itself is sent back as it is.
 
 Source: Dean et al., "Large scale distributed deep networks", NeurIPS 2012, algorithm 1, with n_fetch = n_push, as in
 Zhang, Choromanska and LeCun, "Deep learning with elastic averaging SGD", NeurIPS 2015, algorithm 3.
@@ -12,7 +13,6 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from quorate.codecs.identity import Identity
 from quorate.errors import RecipeError
 from quorate.exchange import Exchange
 from quorate.learning_rates import LearningRate
@@ -22,7 +22,9 @@ from quorate.optimizer import Optimizer
 from quorate.periods import Period, timing
 from quorate.plan import Plan, planned
 from quorate.programs._centre import Centre, visit
+from quorate.programs._differences import require_one_meeting
 from quorate.programs._rest import HOST, host, rest
+from quorate.rand import At
 from quorate.training import Training
 from quorate.trees import Tree, branch, leaf
 
@@ -30,11 +32,8 @@ from quorate.trees import Tree, branch, leaf
 def _plan(size: int, *, period: Period, exchange: Exchange | None = None, **_: Any) -> Plan:
     if timing(period).needs:
         raise RecipeError("downpour never averages all workers, which is when an adaptive period would measure")
-    if exchange is not None and not isinstance(exchange.codec, Identity):
-        raise RecipeError(
-            f"downpour sends what workers have moved as it is, but the recipe has the codec {exchange.codec}",
-            "leave out [[codec]], or the program `parameter_server` with staleness = inf",
-        )
+    if exchange is not None:
+        require_one_meeting("downpour", exchange, "local_sgd")
     says = (("centre", "kept by rank 0, for whoever comes"),)
     return Plan(size, frozenset(range(1, size)), meets=False, alone=True, says=says)
 
@@ -64,11 +63,13 @@ async def downpour(
     """
     _plan(node.size, period=period, exchange=exchange)
     update, when, initial = optimizer.update(training.layout), timing(period), training.initial()
-    held = {"centre": initial} if node.rank == HOST else {}
+    held: dict[str, Tensor | Tree] = {"centre": initial} if node.rank == HOST else {}
+    held["exchange"] = exchange.init(initial)
     start, _, own = node.restore({}, {"parameters": initial, "fetched": initial, "optimizer": {}, **held})
     parameters, fetched, state = leaf(own, "parameters"), leaf(own, "fetched"), branch(own, "optimizer")
+    said = branch(own, "exchange")
     begun = leaf(own, "centre") if node.rank == HOST else initial
-    centre = Centre(node, begun, _added, start, steps)
+    centre = Centre(node, exchange, training.rand, begun, _added, start, steps)
     serving = []
     if node.rank == HOST:
         serving = [node.background(centre.serve()), node.background(host(node, range(node.size), start, steps))]
@@ -78,10 +79,13 @@ async def downpour(
         factor = learning_rate(step, node.size)
         parameters, state = await node.compute(update, parameters.clone(), gradient, state, factor, donate=True)
         if when.due({}, step + 1) or step + 1 == steps:
-            parameters = fetched = await visit(node, parameters - fetched, step + 1)
+            at = At(step, node.rank, node.size, training.rand)
+            fetched, said = await visit(node, exchange, parameters - fetched, said, at)
+            parameters = fetched
         if node.saves(step + 1) or step + 1 == steps:
             await rest(node, step + 1)
         mine: dict[str, Tensor | Tree] = {"parameters": parameters, "fetched": fetched, "optimizer": state}
+        mine["exchange"] = said
         node.commit(step + 1, loss, {}, mine | ({"centre": centre.value} if node.rank == HOST else {}))
     for every in serving:
         await every

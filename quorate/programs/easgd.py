@@ -1,6 +1,7 @@
 """Elastic averaging SGD: each worker explores by itself, on a spring that ties it to a common centre.
 
-With a worker's optimizer that has momentum it is EAMSGD; the source has Nesterov's with 0.99.
+With a worker's optimizer that has momentum it is EAMSGD; the source has Nesterov's with 0.99. With a lossy codec, each
+worker says how its parameters differ from what it has said of them so far, and the centre is drawn to the mean of that.
 
 Source: Zhang, Choromanska and LeCun, "Deep learning with elastic averaging SGD", NeurIPS 2015, equations 3 and 4 and
 algorithms 1 and 2 (asynchronous). The advised beta = 0.9, and alpha = beta / p, are quoted from memory.
@@ -22,6 +23,7 @@ from quorate.optimizer import Optimizer
 from quorate.periods import Period, timing
 from quorate.plan import Plan, planned
 from quorate.programs._centre import Centre, visit
+from quorate.programs._differences import lossless, of_differences
 from quorate.programs._rest import HOST, host, rest
 from quorate.rand import At
 from quorate.training import Training
@@ -39,14 +41,18 @@ def _plan(
         raise RecipeError(f"`beta` is how far the centre moves to the workers, above 0; got {beta}", "beta = 0.9")
     if asynchronous and exchange is not None and not isinstance(exchange.codec, Identity):
         raise RecipeError(
-            f"asynchronous easgd sends parameters as they are, but the recipe has the codec {exchange.codec}",
-            "leave out [[codec]], or asynchronous = false",
+            f"asynchronous easgd sends parameters as they are, but the recipe has the codec {exchange.codec}: the"
+            " centre would have to keep what each worker has said",
+            'leave out [[codec]], or asynchronous = false, or the program "downpour"',
         )
+    if exchange is not None and not lossless(exchange.codec):
+        of_differences("easgd", exchange)
     when = "one worker at a time, when it comes" if asynchronous else "all workers together"
     stable = "" if beta <= 1 else "; above 1 the centre overshoots, and the source shows that it diverges"
     may_leave = frozenset(range(1, size)) if asynchronous else frozenset[int]()
     says = (("centre moves", f"by {beta:g}, {when}{stable}"),)
-    return Plan(size, may_leave, meets=not asynchronous, alone=asynchronous, says=says)
+    remembers = exchange is not None and not lossless(exchange.codec)  # what others have said, so none may be replaced
+    return Plan(size, may_leave, meets=not asynchronous, alone=asynchronous or remembers, says=says)
 
 
 @planned(_plan)
@@ -80,12 +86,20 @@ async def easgd(
     _plan(node.size, period=period, beta=beta, asynchronous=asynchronous, exchange=exchange)
     update, alpha, when = optimizer.update(training.layout), beta / node.size, timing(period)
     initial = training.initial()
+    coded = not lossless(exchange.codec, len(initial))
+    exchange = of_differences("easgd", exchange) if coded else exchange
+    last: Tree = {"mean": initial} if coded else {}
     start, shared, own = node.restore(
-        {"centre": initial}, {"parameters": initial, "optimizer": {}, "exchange": exchange.init(initial)}
+        {"centre": initial, **last}, {"parameters": initial, "optimizer": {}, "exchange": exchange.init(initial)}
     )
     centre, parameters = leaf(shared, "centre"), leaf(own, "parameters")
+    mean = leaf(shared, "mean") if coded else centre
     state, said = branch(own, "optimizer"), branch(own, "exchange")
-    keeper = Centre(node, centre, lambda value, told: (value, value + alpha * (told - value)), start, steps)
+
+    def drawn(value: Tensor, told: Tensor) -> tuple[Tensor, Tensor]:
+        return value, value + alpha * (told - value)
+
+    keeper = Centre(node, exchange, training.rand, centre, drawn, start, steps)
     serving = []
     if asynchronous and node.rank == HOST:
         serving = [node.background(keeper.serve()), node.background(host(node, range(node.size), start, steps))]
@@ -96,17 +110,23 @@ async def easgd(
             update, parameters, gradient, state, learning_rate(step, node.size), donate=True
         )
         if when.due({}, step + 1) or step + 1 == steps:
+            at = At(step, node.rank, node.size, training.rand)
             if asynchronous:
-                pulled = await visit(node, parameters, step + 1)
+                pulled, said = await visit(node, exchange, parameters, said, at)
                 parameters = parameters + alpha * (pulled - parameters)
             else:
-                at = At(step, node.rank, node.size, training.rand)
-                mean, said = await exchange(node, parameters.clone(), said, at)
+                if coded:
+                    moved, said = await exchange(node, parameters - leaf(said, "public"), said, at)
+                    mean = mean + moved
+                else:
+                    mean, said = await exchange(node, parameters.clone(), said, at)
                 parameters = parameters + alpha * (centre - parameters)
                 centre = centre + beta * (mean - centre)
         if asynchronous and (node.saves(step + 1) or step + 1 == steps):
             await rest(node, step + 1)
         both = {"centre": keeper.value if asynchronous and node.rank == HOST else centre}
+        if coded:
+            both["mean"] = mean
         mine: dict[str, Tensor | Tree] = {"parameters": parameters, "optimizer": state, "exchange": said}
         node.commit(step + 1, loss, both, mine)
     if not asynchronous:

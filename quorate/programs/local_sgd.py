@@ -1,6 +1,10 @@
 """Local SGD: workers train for themselves, and average their parameters at the end of each period.
 
-Source: Stich, "Local SGD converges fast and communicates little", ICLR 2019, algorithm 1.
+With a lossy codec they average what they have moved since the last average, which all hold to the bit.
+
+Sources: Stich, "Local SGD converges fast and communicates little", ICLR 2019, algorithm 1; Basu, Data, Karakus and
+Diggavi, "Qsparse-local-SGD: distributed SGD with quantization, sparsification, and local computations", NeurIPS 2019,
+algorithm 1, where the codec is in `error_feedback`.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from quorate.learning_rates.constant import constant
 from quorate.node import Node
 from quorate.optimizer import Optimizer
 from quorate.periods import Period, Statistics, timing
+from quorate.programs._differences import lossless
 from quorate.programs._measuring import Watch, measure
 from quorate.rand import At
 from quorate.training import Training
@@ -46,12 +51,14 @@ async def local_sgd(
     update, when, initial = optimizer.update(training.layout), timing(period), training.initial()
     timed = "control" in when.needs
     begun: Tree = {"watch": Watch().state()} if timed else {}
+    last: Tree = {} if lossless(exchange.codec, len(initial)) else {"average": initial}
     start, shared, own = node.restore(
-        {"period": when.init()},
+        {"period": when.init(), **last},
         {"parameters": initial, "optimizer": {}, "exchange": exchange.init(initial), **begun},
     )
     parameters, state, said = leaf(own, "parameters"), branch(own, "optimizer"), branch(own, "exchange")
     memory: Tree = map_tree(Tensor.cpu, branch(shared, "period"))
+    average = leaf(shared, "average") if last else None
     watch = Watch.of(branch(own, "watch"))
     for step in range(start, steps):
         if when.over(memory):
@@ -63,7 +70,12 @@ async def local_sgd(
         watch.computed(node.now() - began)
         if when.due(memory, step + 1) or step + 1 == steps:
             met, before, at = node.now(), parameters, At(step, node.rank, node.size, training.rand)
-            parameters, said = await exchange(node, before.clone(), said, at, training.weights)
+            if average is None:
+                parameters, said = await exchange(node, before.clone(), said, at, training.weights)
+            else:
+                moved, said = await exchange(node, before - average, said, at, training.weights)
+                average = await node.compute(_added, average, moved, donate=True)
+                parameters = average.clone()
             watch.seconds += node.now() - met
             if when.needs:
                 known = Statistics(step + 1, steps, optimizer.lr * factor)
@@ -73,5 +85,10 @@ async def local_sgd(
         held: dict[str, Tensor | Tree] = {"parameters": parameters, "optimizer": state, "exchange": said}
         if timed:
             held["watch"] = watch.state()
-        node.commit(step + 1, loss, {"period": memory}, held, when.metrics(memory) or None)
+        common: Tree = {"period": memory} if average is None else {"period": memory, "average": average}
+        node.commit(step + 1, loss, common, held, when.metrics(memory) or None)
     return parameters
+
+
+def _added(average: Tensor, moved: Tensor) -> Tensor:
+    return average.add_(moved)

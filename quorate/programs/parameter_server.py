@@ -27,7 +27,8 @@ from quorate.learning_rates.constant import constant
 from quorate.node import Node
 from quorate.optimizer import Optimizer
 from quorate.plan import Plan, planned
-from quorate.programs._server import LAST, PULL, PUSH, Shard
+from quorate.programs._differences import require_one_meeting
+from quorate.programs._server import LAST, PULL, PUSH, Shard, with_clock
 from quorate.rand import At
 from quorate.training import Training
 from quorate.trees import Tree, branch, leaf
@@ -81,6 +82,8 @@ def server_plan(
         )
     if servers > 1 and not optimizer.elementwise:
         raise RecipeError(f"`{optimizer.name}` needs whole layers, which servers share out by ranges", "servers = 1")
+    if exchange is not None:
+        require_one_meeting("a parameter server", exchange, "synchronous_sgd")
     if staleness and exchange is not None and what_it_needs(exchange.aggregator) != Opens.TOTAL:
         raise RecipeError(
             f"{name_of(exchange.aggregator)} compares the updates of a round; with staleness = {staleness:g}, each is"
@@ -111,7 +114,8 @@ async def parameter_server(
 ) -> Tensor:
     """Train for a number of steps; only the servers hold the optimizer's state.
 
-    Gradients are encoded by the exchange's codec, a range at a time; parameters are sent back as they are.
+    Gradients are encoded by the exchange's codec, a range at a time; parameters are sent back as they are. A gradient
+    that a round did not wait for is lost, with all that its message said.
 
     Args:
         steps: how many gradients each worker takes, at least 1.
@@ -138,7 +142,8 @@ async def parameter_server(
     ).trainers
     initial, update = training.initial(), optimizer.update(training.layout)
     hosts = list(zip(serving(node.size, servers, colocated), ranges(training.layout.numel, servers), strict=True))
-    fresh = {str(rank): exchange.init(initial[a:b]) for rank, (a, b) in hosts if node.rank < trainers}
+    said_to = {rank: exchange.laid_out(training.layout.between(a, b)) for rank, (a, b) in hosts}
+    fresh = {str(rank): said_to[rank].init(initial[a:b]) for rank, (a, b) in hosts if node.rank < trainers}
     start, shared, own = node.restore({"parameters": initial}, {"exchange": fresh, "optimizer": {}})
     parameters, said = leaf(shared, "parameters"), dict(branch(own, "exchange"))
     given = training.weights or [1 / trainers] * trainers
@@ -152,7 +157,7 @@ async def parameter_server(
         if rank == node.rank:
             shard = Shard(
                 node,
-                exchange,
+                said_to[rank],
                 lambda parameters, gradient, state, step: node.compute(
                     update, parameters, gradient, state, learning_rate(step, trainers), donate=True
                 ),
@@ -182,9 +187,8 @@ async def parameter_server(
         coming = [node.recv(rank, (parameters[a:b], clock), PULL) for rank, (a, b) in hosts]
         sent = []
         for rank, (a, b) in hosts:
-            message, state = exchange.say(gradient[a:b], branch(said, str(rank)), at)
-            said[str(rank)] = state
-            sent.append(node.send(rank, (*message, clock), PUSH))
+            message, said[str(rank)] = said_to[rank].say(gradient[a:b], branch(said, str(rank)), at)
+            sent.append(node.send(rank, with_clock(message, step + 1), PUSH))
         if shard is not None and not staleness:
             await shard.serve(step + 1)
         for every in sent:

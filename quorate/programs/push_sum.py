@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from quorate.errors import RecipeError
 from quorate.exchange import Exchange
 from quorate.graph_check import says
 from quorate.learning_rates import LearningRate
@@ -22,13 +23,20 @@ from quorate.learning_rates.constant import constant
 from quorate.node import Node
 from quorate.optimizer import Optimizer
 from quorate.plan import Plan, planned
+from quorate.programs._differences import lossless
 from quorate.rand import At
 from quorate.topologies import Neighbours, Topology, hearers
 from quorate.training import Training
 from quorate.trees import Tree, branch, leaf
 
 
-def _plan(size: int, *, topology: Topology, **_: Any) -> Plan:
+def _plan(size: int, *, topology: Topology, exchange: Exchange | None = None, **_: Any) -> Plan:
+    if exchange is not None and not lossless(exchange.codec):
+        raise RecipeError(
+            f"push_sum divides what it sends by weights that must sum to 1, and {exchange.codec} would lose some of it"
+            " for good",
+            'the program "gossip" on an undirected topology, or leave out [[codec]]',
+        )
     return Plan(size, meets=False, says=says(topology, size, push=True))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from quorate.errors import QuorateError
-from quorate.report import figures, shell, units
+from quorate.report import distribution, figures, shell, units
 from quorate.report.curves import curves
 from quorate.report.folder import RunRecord, load, names
 from quorate.report.picture import Picture
@@ -137,9 +137,11 @@ def _details(record: RunRecord, numbers: Iterator[int]) -> list[str]:
     else:
         drawn = figures.pictures(record.trace, virtual=record.virtual)
         parts = [_section(picture, numbers) for picture in drawn]
+    updates = distribution.pictures(distribution.read(record.folder))
     recipe = f"<pre>{_escape(record.recipe)}</pre>" if record.recipe else "<p>The folder holds no recipe.</p>"
     return [
         *parts,
+        *[_section(picture, numbers) for picture in updates],
         f"<section><details><summary>The recipe, with every default filled in</summary>{recipe}</details></section>",
     ]
 

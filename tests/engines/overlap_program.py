@@ -10,7 +10,8 @@ import torch.distributed as dist
 from torch import nn
 
 from quorate.engines.group import group
-from quorate.engines.overlap import Overlap, ddp_hook
+from quorate.engines.ddp_hook import ddp_hook
+from quorate.engines.overlap import Overlap
 from quorate.engines.processes import ProcessNode
 from quorate.errors import QuorateError
 from quorate.exchange import Exchange
@@ -108,7 +109,7 @@ def hook(node: ProcessNode, expected: torch.Tensor) -> None:
     for cap in (25, 0.001):
         module = model()
         called = nn.parallel.DistributedDataParallel(module, bucket_cap_mb=cap)
-        called.register_comm_hook(None, ddp_hook(node, Exchange()))
+        called.register_comm_hook(None, ddp_hook(Exchange(), node))
         assert torch.equal(train(called, module, node.rank), expected), f"bucket_cap_mb={cap}"
 
 

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from quorate.cluster import Cluster
-from quorate.codecs.chain import Chain
 from quorate.errors import RecipeError
 from quorate.exchange import Exchange
 from quorate.optimizer import Optimizer
@@ -14,6 +13,7 @@ from quorate.periods.adaptive import Adaptive
 from quorate.periods.every import every
 from quorate.plan import plan_of
 from quorate.programs.downpour import downpour
+from tests.programs.coding import Together
 from tests.programs.test_laws import Memory
 from tests.tiny import classes, simulate, training
 
@@ -44,7 +44,7 @@ def test_the_centre_moves_by_what_each_worker_has_moved():
     ("given", "says"),
     [
         ({"period": Adaptive()}, "downpour never averages all workers"),
-        ({"period": every, "exchange": Exchange(Chain(()))}, "`parameter_server` with staleness = inf"),
+        ({"period": every, "exchange": Exchange(Together())}, 'the program "local_sgd"'),
     ],
 )
 def test_refuses_what_makes_no_sense(given, says):

@@ -1,0 +1,71 @@
+"""The exchange of a recipe: its codecs, aggregator and collectives, put together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from quorate import parts
+from quorate.aggregators import Aggregator
+from quorate.codecs import Codec
+from quorate.codecs.chain import Chain
+from quorate.codecs.identity import Identity
+from quorate.collectives import Collective
+from quorate.errors import RecipeError
+from quorate.exchange import Exchange
+from quorate.sparse_collectives import SparseCollective
+from quorate.sparse_collectives.gather import gather
+
+
+def exchange_of(tables: Mapping[str, Any], folder: Path) -> Exchange:
+    """Return what is said in a meeting, and how it is combined.
+
+    Args:
+        tables: the recipe's parts.
+        folder: where files that the recipe names are looked for.
+
+    Raises:
+        RecipeError: if they can't work together.
+    """
+    aggregator: Aggregator = parts.build("aggregator", tables["aggregator"], folder=folder)
+    collective: Collective = parts.build("collective", tables["collective"], folder=folder)
+    sparse: SparseCollective = parts.build("sparse_collective", tables["sparse_collective"], folder=folder)
+    return Exchange(_codec(tables["codec"], folder), aggregator, collective, sparse)
+
+
+def require_meetings(exchange: Exchange, program: str) -> None:
+    """Refuse an exchange that is about meetings of all workers, for a program in which they talk to single ones.
+
+    Raises:
+        RecipeError: naming the program.
+    """
+    if exchange.meets_itself:
+        raise RecipeError(
+            f"{exchange.codec} needs meetings of all workers, but in `{program}` a worker talks to single ones",
+            'name = "local_sgd" in [program], or another codec',
+        )
+    if exchange.sparse_collective is not gather:
+        raise RecipeError(
+            f"nothing is summed in meetings of `{program}`, in which a worker talks to single ones",
+            "leave out [sparse_collective]",
+        )
+
+
+def _codec(tables: Sequence[Mapping[str, Any]], folder: Path) -> Codec:
+    """Build the codecs of a recipe, of which one that has a codec of its own takes all that follow it."""
+    codecs: list[Codec] = []
+    for table in reversed(tables):
+        if "codec" not in parts.settings(parts.find("codec", table.get("name"), folder)):
+            codecs.insert(0, parts.build("codec", table, folder=folder))
+        elif codecs:
+            codecs = [parts.build("codec", table, {"codec": _chained(codecs)}, folder)]
+        else:
+            raise RecipeError(
+                f"`{table['name']}` is about the codecs that follow it, but none does", '[[codec]]\nname = "top_k"'
+            )
+    return _chained(codecs)
+
+
+def _chained(codecs: Sequence[Codec]) -> Codec:
+    return Identity() if not codecs else codecs[0] if len(codecs) == 1 else Chain(tuple(codecs))

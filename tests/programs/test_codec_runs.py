@@ -1,0 +1,124 @@
+"""Whole runs with codecs: simulated and real workers agree to the bit, and so do resumed and uninterrupted ones."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tomllib
+
+import pytest
+from safetensors import safe_open
+
+from quorate import checkpoint, folder
+from quorate import run as runs
+from quorate.errors import QuorateError
+from quorate.recipe import load
+from tests.commands import call, metrics, stop_at, write_recipe
+
+pytestmark = pytest.mark.timeout(200)
+
+TOP_K = {"name": "top_k", "ratio": 0.02}
+FEEDBACK = [{"name": "error_feedback"}, TOP_K]
+REMEMBERING = {
+    "plain": FEEDBACK,
+    "momentum": [{"name": "error_feedback", "momentum": 0.5}, TOP_K],
+    "warm_up": [{"name": "error_feedback", "warm_up": 12}, TOP_K],
+}
+READY = {
+    "first_run": REMEMBERING,
+    "local_sgd": REMEMBERING,
+    "diloco": {"plain": FEEDBACK},
+    "parameter_server": REMEMBERING,
+    "gossip": {"feedback": FEEDBACK, "alone": [TOP_K]},
+}
+CASES = [(ready, kind) for ready, kinds in READY.items() for kind in kinds]
+PLAIN_SGD = {"name": "sgd", "lr": 0.05}
+
+
+def recipe_of(tmp_path, ready, kind, **more):
+    changes = {"codec": READY[ready][kind], "optimizer": PLAIN_SGD} | more
+    return load(write_recipe(tmp_path, changes, ready))
+
+
+def interrupted(run, size, step):
+    """Make a finished run look as if it had been killed after the checkpoint of a step."""
+    for later in [each for each in checkpoint.steps(run / "checkpoints", size) if each > step]:
+        for writer in range(size):
+            checkpoint.path_of(run / "checkpoints", later, writer, size).unlink()
+    folder.update(run, {"status": "running", "result": None})
+    return run
+
+
+def same(resumed, whole):
+    assert all(resumed[name] == whole[name] for name in ("parameters_sha256", "loss", "bytes", "clock_seconds"))
+
+
+@pytest.mark.parametrize(("ready", "kind"), CASES)
+@pytest.mark.parametrize("step", [6, 13])
+def test_a_resumed_simulation_is_like_an_uninterrupted_one(ready, kind, step, tmp_path):
+    recipe = recipe_of(tmp_path, ready, kind, simulator={"paranoid": step == 6})
+    whole = runs.simulate(recipe, 3, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        runs.simulate(recipe, 3, tmp_path / "stopped", progress=stop_at(step))
+    same(runs.resume(tmp_path / "stopped"), whole)
+    assert metrics(tmp_path / "stopped") == metrics(tmp_path / "whole")
+
+
+def test_workers_of_different_speed_are_saved_as_of_one_step(tmp_path):
+    """The fast ones are steps ahead when the slow one comes to a checkpoint, and have written to their residuals."""
+    cluster = {"seconds_per_sample": {"name": "lognormal", "median": 1e-4, "sigma": 1.0, "drawn": "step"}}
+    for ready, more in (("gossip", {}), ("parameter_server", {"staleness": 3})):
+        program = tomllib.loads(write_recipe(tmp_path, ready=ready).read_text())["program"] | more
+        kind = next(iter(READY[ready]))
+        recipe = recipe_of(tmp_path, ready, kind, cluster=cluster, program=program)
+        whole = runs.simulate(recipe, 4, tmp_path / ready)
+        with pytest.raises(KeyboardInterrupt):
+            runs.simulate(recipe, 4, tmp_path / f"{ready}-stopped", progress=stop_at(9))
+        same(runs.resume(tmp_path / f"{ready}-stopped"), whole)
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(("ready", "kind", "size"), [(*case, 2 + number % 2) for number, case in enumerate(CASES)])
+def test_real_workers_end_with_the_bits_of_simulated_ones_also_when_resumed(ready, kind, size, tmp_path):
+    recipe = recipe_of(tmp_path, ready, kind)
+    simulated = runs.simulate(recipe, size, tmp_path / "simulated")
+    real = runs.processes(recipe, size, tmp_path / "real")
+    assert real["parameters_sha256"] == simulated["parameters_sha256"]
+    assert real["bytes"] == simulated["bytes"]
+    links = [json.loads((tmp_path / run / "trace.json").read_text())["links"] for run in ("simulated", "real")]
+    assert links[0] == links[1]
+    shutil.copytree(tmp_path / "real", tmp_path / "again")
+    resumed = runs.resume(interrupted(tmp_path / "again", size, 16))
+    assert all(resumed[name] == real[name] for name in ("parameters_sha256", "bytes", "loss"))
+
+
+def test_a_checkpoint_names_the_parameters_that_a_residual_is_about(tmp_path):
+    recipe = recipe_of(tmp_path, "first_run", "momentum")
+    runs.simulate(recipe, 2, tmp_path / "run")
+    path = checkpoint.path_of(tmp_path / "run" / "checkpoints", 20, 0, 1)
+    with (
+        safe_open(path, framework="pt") as file,
+        safe_open(tmp_path / "run" / "parameters.safetensors", framework="pt") as end,
+    ):
+        shapes = {name: end.get_slice(name).get_shape() for name in end.keys()}  # noqa: SIM118 - no mapping
+        assert len(shapes) >= 2
+        for rank in (0, 1):
+            for kind in ("residual", "momentum"):
+                for name, shape in shapes.items():
+                    saved = [each for each in file.keys() if each.endswith(f"{kind}.{name}")]  # noqa: SIM118
+                    assert f"own/{rank}/" in " ".join(saved)
+                    assert all(file.get_slice(each).get_shape() == shape for each in saved)
+
+
+@pytest.mark.parametrize("other", [None, [TOP_K], REMEMBERING["momentum"]])
+def test_a_run_is_not_resumed_with_another_codec(other, monkeypatch, capsys, tmp_path):
+    recipe = recipe_of(tmp_path, "first_run", "plain")
+    run = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        runs.simulate(recipe, 2, run, progress=stop_at(9))
+    changed = recipe_of(tmp_path, "first_run", "plain", codec=other)
+    (run / "recipe.toml").write_text(changed.to_toml())
+    with pytest.raises(QuorateError, match="it is of other codecs, which remember `exchange.*\nhint: leave"):
+        runs.resume(run)
+    assert call(monkeypatch, "resume", run) == 1
+    assert "Traceback" not in capsys.readouterr().err
