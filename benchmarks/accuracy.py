@@ -35,7 +35,7 @@ from figures import figure
 
 from quorate.engines.simulator import Simulator
 from quorate.errors import QuorateError
-from quorate.exchange import Exchange
+from quorate.exchange import Exchange, Meeting
 from quorate.learning_rates.steps import steps as decayed
 from quorate.optimizer import Optimizer
 from quorate.partitions.iid import iid
@@ -93,8 +93,10 @@ class Run:
             measured = training.evaluate(simulator.run(program)[0])
         except QuorateError as error:
             return {"failed": " ".join(str(error).split())[:160]}
-        sent = simulator.trace.sent_bytes[0] / self.steps
-        return measured | {"bytes": sent, "seconds": time.perf_counter() - began}
+        said = float(exchange.bytes_said(training.initial()))
+        if not exchange.sums_in_flight and not isinstance(codec, Meeting):
+            said = simulator.trace.sent_bytes[0] / (WORKERS - 1) / self.steps
+        return measured | {"bytes": said, "seconds": time.perf_counter() - began}
 
 
 def runs_of(options: argparse.Namespace) -> list[Run]:
@@ -141,7 +143,7 @@ def report(task: str, planned: list[Run], done: dict[Run, dict[str, Any]]) -> No
     own = f"{100 * statistics.median(each['accuracy'] for each in dense.values()):.2f} %"
     spread = [f"{100 * each['accuracy']:.2f}" for each in dense.values()]
     print(f"\n{task}, {steps} steps, {WORKERS} workers; dense: accuracy {own} ({', '.join(spread)})")
-    print(f"{'':16}{'points':>8}{'of each seed':>26}{'perplexity':>12}{'of each seed':>26}{'bytes/step':>12}")
+    print(f"{'':16}{'points':>8}{'of each seed':>26}{'perplexity':>12}{'of each seed':>26}{'bytes said':>12}")
     rows: list[tuple[float, str, str]] = []
     for codec in dict.fromkeys(run.codec for run in planned if run.task == task):
         both = [(told, dense[run.seed]) for run, told in mine.items() if run.codec == codec and run.seed in dense]

@@ -26,8 +26,8 @@ def build(name: str, *, ratio: float = RATIO, warm_up: int = 0, momentum: float 
     """Make a codec as one would use it: a biased one, unless it has a memory of its own, in error feedback.
 
     Args:
-        name: of a codec, or of several joined by "+", e.g. "sampled_k+int8".
-        ratio: k / d of sparsifiers.
+        name: of a codec, or of several joined by "+"; after a sparsifier's, its ratio: "sampled_k 0.01+int8".
+        ratio: k / d of sparsifiers whose name gives none.
         warm_up: steps; of sparsifiers in error feedback.
         momentum: of the momentum correction; of sparsifiers in error feedback.
 
@@ -47,6 +47,8 @@ def build(name: str, *, ratio: float = RATIO, warm_up: int = 0, momentum: float 
 
 
 def _one(name: str, ratio: float) -> Codec:
+    name, *given = name.split()
+    ratio = float(given[0]) if given else ratio
     part = parts.find("codec", name)
     table = {"name": name} | ({"ratio": ratio} if "ratio" in parts.settings(part) else {})
     try:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import codings
@@ -21,10 +20,13 @@ from torch.distributed.algorithms.model_averaging.averagers import PeriodicModel
 from torch.distributed.optim import PostLocalSGDOptimizer
 from torch.nn import functional
 
+from quorate.codecs import Codec
 from quorate.collectives.direct import direct
 from quorate.engines.overlap import Overlap
 from quorate.engines.processes import ProcessNode
+from quorate.engines.tuning import Tuning, tune
 from quorate.exchange import Exchange
+from quorate.flat import Layout
 from quorate.loop import Driven
 from quorate.periods import Period
 from quorate.periods.adaptive import Adaptive
@@ -36,6 +38,7 @@ from quorate.tasks.mnist import mnist
 
 PEERS = ("ddp fp32", "ddp fp16", "ddp power_sgd", "ddp post-local")
 BATCH, LR, MOMENTUM, PERIOD = 32, 0.05, 0.9, 8
+SHORT = 100_000  # bytes of a message up to which one latency is worth more than a ring's fewer bytes
 _ADAPTED = 64  # steps in which the adaptive period stands still
 
 
@@ -48,7 +51,7 @@ class Contender:
         called: is called on inputs.
         period: steps after which what happens repeats itself.
         local: whether workers' parameters differ between meetings.
-        tune: chooses what is said, after some steps; returns what was chosen, in words.
+        tuning: chooses what is said in its first steps.
     """
 
     module: nn.Module
@@ -56,7 +59,7 @@ class Contender:
     optimizer: Any
     period: int = 1
     local: bool = False
-    tune: Callable[[Callable[[], None]], str] | None = None
+    tuning: Tuning | None = None
     held: list[Any] = field(default_factory=list)
 
     def step(self, x: Tensor, y: Tensor) -> None:
@@ -64,6 +67,8 @@ class Contender:
         self.optimizer.zero_grad()
         functional.cross_entropy(self.called(x), y).backward()
         self.optimizer.step()
+        if self.tuning is not None:
+            self.tuning.step()
 
     def parameters(self) -> Tensor:
         """Return a copy of the parameters (d,); of workers that differ, the mean."""
@@ -105,65 +110,80 @@ def post_local(model: str, node: ProcessNode) -> Contender:
     return made
 
 
-def overlap(
-    model: str, node: ProcessNode, *, codec: str, ratio: float, warm_up: int, momentum: float, direct_sums: bool
-) -> Contender:
-    """Use `Overlap` with a codec; where the codec corrects the momentum, the optimizer has none."""
-    said = codings.build(codec, ratio=ratio, warm_up=warm_up, momentum=momentum)
-    module, optimizer = fresh(model, 0.0 if getattr(said, "momentum", 0.0) else MOMENTUM)
-    exchange = Exchange(said)
-    if direct_sums and exchange.sums_in_flight:
-        exchange = Exchange(said, collective=direct)
+def overlap(model: str, node: ProcessNode, codec: Codec) -> Contender:
+    """Use `Overlap` with a codec; where it corrects the momentum, the optimizer has none. Short sums go directly."""
+    module, optimizer = fresh(model, 0.0 if getattr(codec, "momentum", 0.0) else MOMENTUM)
+    exchange = Exchange(codec)
+    like = torch.empty(sum(each.numel() for each in module.parameters()), device="meta")
+    if exchange.sums_in_flight and exchange.laid_out(Layout.of(module)).bytes_said(like) < SHORT:
+        exchange = Exchange(codec, collective=direct)
     made = Overlap(module, node, exchange, rand=Rand(0))
     return Contender(module, module, optimizer, held=[made])
 
 
 def adaptive(model: str, node: ProcessNode) -> Contender:
     """Use `Overlap`, and let it choose by itself what each bucket says."""
-    from quorate.engines.tuning import tune
-
     module, optimizer = fresh(model)
     made = Overlap(module, node, Exchange(), rand=Rand(0))
-    return Contender(module, module, optimizer, held=[made], tune=lambda step: str(tune(made, step)))
+    return Contender(module, module, optimizer, held=[made], tuning=tune(made))
+
+
+@dataclass(frozen=True)
+class Rated:
+    """The loop's optimizer as a program sees it, with the learning rate that an adaptive period asks for."""
+
+    update: Callable[..., Any]
+    optimizer: torch.optim.Optimizer
+
+    @property
+    def lr(self) -> float:
+        """The learning rate now."""
+        return float(self.optimizer.param_groups[0]["lr"])
 
 
 def periodic(model: str, node: ProcessNode, *, period: Period) -> Contender:
     """Drive the program `local_sgd` by the loop."""
-    module, optimizer = fresh(model)
+    module, sgd = fresh(model)
 
     def program(node: Any, training: Any, exchange: Exchange, *, optimizer: Any, steps: int) -> Any:
-        rated = SimpleNamespace(update=optimizer.update, lr=LR)  # an adaptive period asks for the learning rate
+        rated = Rated(optimizer.update, sgd)
         return local_sgd(node, training, exchange, optimizer=rated, period=period, steps=steps)
 
-    driven = Driven(module, optimizer, program, node)
-    return Contender(module, module, optimizer, period=PERIOD, local=True, held=[driven])
+    driven = Driven(module, sgd, program, node)
+    return Contender(module, module, sgd, period=PERIOD, local=True, held=[driven])
 
 
-def contenders(*, ratio: float, warm_up: int, momentum: float) -> dict[str, Callable[[str, ProcessNode], Contender]]:
-    """Return all ways by name: (model, node) -> contender.
+def make(name: str, model: str, node: ProcessNode, *, ratio: float, warm_up: int, momentum: float) -> Contender:
+    """Make a way to train by its name: one of `WAYS`, or a codec's, which `Overlap` is used with.
 
     Args:
-        ratio: k / d of sparsifiers.
+        ratio: k / d of sparsifiers whose name gives none.
         warm_up: steps in which their ratio falls to it.
         momentum: of their momentum correction; 0: the optimizer's own instead.
+
+    Raises:
+        RecipeError: if there is no such codec.
     """
-    settings = {"ratio": ratio, "warm_up": warm_up, "momentum": momentum}
-    power = partial(PowerSGDState, None, 1, start_powerSGD_iter=2, min_compression_rate=1)
-    found: dict[str, Callable[[str, ProcessNode], Contender]] = {
-        "alone": alone,
-        "ddp fp32": ddp,
-        "ddp fp16": partial(ddp, hook=fp16_compress_hook),
-        "ddp power_sgd": partial(ddp, hook=powerSGD_hook, state=power),
-        "ddp post-local": post_local,
-        "dense": partial(overlap, codec="identity", direct_sums=False, **settings),
-        "adaptive": adaptive,
-        "local_sgd": partial(periodic, period=partial(every, tau=PERIOD)),
-        "local_sgd adaptive": partial(periodic, period=Adaptive(sampling=_ADAPTED / (1 << 62))),
-    }
-    for name in codings.names():
-        if name != "identity":
-            found[name] = partial(overlap, codec=name, direct_sums=name not in ("fp16", "bf16"), **settings)
-    return found
+    if name in WAYS:
+        return WAYS[name](model, node)
+    codec = codings.build("identity" if name == "dense" else name, ratio=ratio, warm_up=warm_up, momentum=momentum)
+    return overlap(model, node, codec)
+
+
+WAYS: dict[str, Callable[[str, ProcessNode], Contender]] = {
+    "alone": alone,
+    "ddp fp32": ddp,
+    "ddp fp16": partial(ddp, hook=fp16_compress_hook),
+    "ddp power_sgd": partial(
+        ddp,
+        hook=powerSGD_hook,
+        state=partial(PowerSGDState, None, 1, start_powerSGD_iter=2, min_compression_rate=1),
+    ),
+    "ddp post-local": post_local,
+    "adaptive": adaptive,
+    "local_sgd": partial(periodic, period=partial(every, tau=PERIOD)),
+    "local_sgd adaptive": partial(periodic, period=Adaptive(sampling=_ADAPTED / (1 << 62))),
+}
 
 
 @dataclass(frozen=True)

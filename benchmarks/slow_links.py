@@ -6,10 +6,10 @@ Real processes, one thread each, train an MLP of 1,002,570 parameters (MNIST) or
 - speed: all ways take blocks of steps in turn, in the same processes; the figures are medians over blocks, ratios are
   those of blocks of one round. "link allows" is the link's rate over the bytes that a rank was seen to put on the wire
   in a step, headers included, with no latency and no computing; the way "alone" exchanges nothing.
-- training: every way takes equally many steps, on the same batches, from the same parameters. What is learned in a step
-  does not depend on the link, so this is done on loopback, and the seconds to a fixed loss (held-out samples, which are
-  looked at every few steps) are those steps over the steps per second on each link. `adaptive`, whose
-  choice depends on the link, is trained there.
+- training: every way takes equally many steps, on the same batches, from the same parameters; the learning rate falls
+  to a tenth in the last quarter. What is learned in a step does not depend on the link, so this is done on loopback,
+  and the seconds to a fixed loss (of held-out samples, looked at every few steps) are those steps over the steps per
+  second on each link. `adaptive`, whose choice depends on the link, is trained there.
 
 Without --data (or QUORATE_DATA) classes of noise stand for the data sets. Everything takes hours; --networks, --models,
 --ranks, --methods and --only choose pieces, --quick is one piece of a minute.
@@ -29,15 +29,16 @@ from typing import Any
 import codings
 import torch
 import torch.distributed as dist
-from contenders import PEERS, Contender, Samples, contenders, samples
+from contenders import PEERS, Contender, Samples, make, samples
 from figures import figure, quartiles
 from labs import NETWORKS, run, sent_on_the_wire
 
+from quorate.candidates import LADDER
 from quorate.engines.group import group
 from quorate.engines.processes import ProcessNode
 from quorate.errors import QuorateError
 
-OURS = ("dense", *codings.RECOMMENDED, "adaptive", "local_sgd", "local_sgd adaptive")
+OURS = (*LADDER, "fp16", "gaussian_k", "adaptive", "local_sgd", "local_sgd adaptive")
 LOSS = {"mlp": 0.25, "cnn": 1.5}  # of held-out samples of MNIST and CIFAR-10
 LOSS_OF_NOISE = {"mlp": 0.25, "cnn": 0.25}
 LOOK, HELD_OUT = 8, 1_000
@@ -69,20 +70,22 @@ def agreed(value: float) -> float:
 
 def speed(node: ProcessNode, options: argparse.Namespace, taken: Samples) -> None:
     """Time all ways in turn; rank 0 prints a JSON line for each."""
-    ways = contenders(ratio=options.ratio, warm_up=0, momentum=options.momentum)
+    settings = {"ratio": options.ratio, "warm_up": 0, "momentum": options.momentum}
     runs: dict[str, Contender] = {}
     found: dict[str, dict[str, Any]] = {}
     counts: dict[str, int] = {}
     for name in options.methods:
         try:
-            runs[name] = made = ways[name](options.model, node)
+            runs[name] = made = make(name, options.model, node, **settings)
             warm_up = max(WARM_UP, 2 * made.period)
             for step in range(warm_up):
                 made.step(*taken.batch(step))
-            chosen = made.tune(lambda made=made: made.step(*taken.batch(0))) if made.tune else None
+            while made.tuning is not None and not made.tuning.settled:
+                made.step(*taken.batch(0))
+            chosen = None if made.tuning is None else str(made.tuning)
             trial = max(1, made.period)
             rate = agreed(block(made, taken, warm_up, trial)["seconds"])
-        except (QuorateError, KeyError, ImportError) as error:
+        except QuorateError as error:
             runs.pop(name, None)
             found[name] = {"skipped": " ".join(str(error).split())[:160]}
             continue
@@ -101,21 +104,22 @@ def speed(node: ProcessNode, options: argparse.Namespace, taken: Samples) -> Non
 
 def train(node: ProcessNode, options: argparse.Namespace, taken: Samples) -> None:
     """Train in all ways; rank 0 prints a JSON line for each."""
-    ways = contenders(ratio=options.ratio, warm_up=options.warm_up, momentum=options.momentum)
+    settings = {"ratio": options.ratio, "warm_up": options.warm_up, "momentum": options.momentum}
     target = (LOSS if taken.real else LOSS_OF_NOISE)[options.model]
     for name in options.methods:
         losses: list[tuple[int, float]] = []
         try:
-            made = ways[name](options.model, node)
+            made = make(name, options.model, node, **settings)
             sent = node.trace.sent_bytes[node.rank]
             for step in range(options.steps):
+                if step == options.steps * 3 // 4:
+                    for each in made.optimizer.param_groups:
+                        each["lr"] *= 0.1
                 made.step(*taken.batch(step))
-                if made.tune and step + 1 == WARM_UP:
-                    made.tune(lambda made=made: made.step(*taken.batch(0)))
                 if (step + 1) % LOOK == 0:
                     losses.append((step + 1, taken.measured(options.model, made.parameters(), HELD_OUT)[0]))
             loss, accuracy = taken.measured(options.model, made.parameters())
-        except (QuorateError, KeyError, ImportError) as error:
+        except QuorateError as error:
             if node.rank == 0:
                 print(json.dumps({"name": name, "skipped": " ".join(str(error).split())[:160]}), flush=True)
             continue
@@ -183,14 +187,17 @@ def report(network: str, model: str, size: int, timed: dict[str, Any], trained: 
             if paired and rival == "ddp fp32":
                 over[name] = quartiles(paired)[1]
         wired = quartiles([each["wire"] for each in told["blocks"]])[1]
-        allowed = link.bytes_per_second / wired if link is not None and wired else float("nan")
-        cells += f"{wired / 1e3:9.1f}{allowed:12.1f}{1e3 * quartiles([b['cpu'] for b in told['blocks']])[1]:8.1f}"
+        talks = link is not None and name != "alone"
+        cells += f"{wired / 1e3:9.1f}{link.bytes_per_second / wired:12.1f}" if talks else f"{'-':>9}{'-':>12}"
+        cells += f"{1e3 * quartiles([each['cpu'] for each in told['blocks']])[1]:8.1f}"
         learned = trained.get(name, {})
         if "accuracy" in learned:
             steps = learned["to_loss"]
             seconds = f"{steps / rate:.1f}" if steps else "-"
             cells += f"{steps or '-':>14}{seconds:>9}{100 * learned['accuracy']:8.2f}%"
-        print(cells + (f"  {told['chosen']}" if told.get("chosen") else ""), flush=True)
+        print(cells, flush=True)
+        if told.get("chosen"):
+            print("    " + told["chosen"].replace("\n", "\n    "))
     if size == 2:
         figures(where, network, model, middle, over, trained)
 
@@ -207,8 +214,8 @@ def figures(
         target = TARGETS.get(network) if model == "mlp" else None
         figure(f"steps/s over DDP fp32: {where}", ours[best], target, codec=best, points_of_accuracy=points)
         if "adaptive" in ours:
-            fixed = max((rate for name, rate in ours.items() if name != "adaptive"), default=1.0)
-            figure(f"adaptive over the best fixed choice: {where}", ours["adaptive"] / fixed, 0.95)
+            fixed = max((rate for name, rate in ours.items() if name in LADDER), default=1.0)
+            figure(f"adaptive over the best fixed choice of its own: {where}", ours["adaptive"] / fixed, 0.95)
             figure(f"adaptive over DDP fp32: {where}", ours["adaptive"], 1.0)
     if "power_sgd" in middle and "ddp power_sgd" in middle:
         target = 2.0 if network == "10mbit/10ms" else None

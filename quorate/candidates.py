@@ -24,7 +24,7 @@ from quorate.rand import At, Rand
 from quorate.wire import size_in_bytes
 
 DENSE = "dense"
-LADDER = (DENSE, "bf16", "int8", "top_k 0.01", "power_sgd", "top_k 0.001")
+LADDER = (DENSE, "bf16", "int8", "sampled_k 0.01", "power_sgd", "sampled_k 0.001")
 _ROUNDED = ("bf16", "fp16")
 _OF_OTHERS = ("adaptive", "chain", "error_feedback")
 
@@ -49,7 +49,7 @@ def codec_of(candidate: str) -> Codec:
             table[accepted[0]] = number
         except (ValueError, IndexError) as error:
             raise RecipeError(
-                f"`adaptive` can't read the candidate `{candidate}`", 'a codec and a number at most, e.g. "top_k 0.01"'
+                f"`adaptive` can't read the candidate `{candidate}`", 'a codec and a number at most, e.g. "sampled_k 0.01"'
             ) from error
     codec: Codec = parts.build("codec", table)
     plain = codec.unbiased or name in _ROUNDED or hasattr(codec, "meet")

@@ -18,6 +18,7 @@ def check(
     cluster: Machines = None,
 ) -> None:
     """Read a recipe, build its parts, and say what travels, or why it can't work; no data is read."""
+    from quorate import choosing
     from quorate import run as runs
     from quorate.predict import predicted, route
     from quorate.rehearsal import in_epochs, schedule_of
@@ -50,7 +51,10 @@ def check(
     table.add_row("noise", "yes" if facts.noisy else "no")
     out_console.print(f"{recipe}: ok")
     out_console.print(table)
-    if meets:
+    to_be_chosen = choosing.table(chosen, chosen.workers)
+    if to_be_chosen is not None:
+        out_console.print(to_be_chosen)
+    elif meets:
         tables, hints = predicted(exchange, name, chosen.cluster, chosen.workers)
         for each in tables:
             out_console.print(each)

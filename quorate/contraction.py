@@ -54,7 +54,7 @@ def contraction(codec: Codec, x: Tensor, *, seed: int = 0) -> Contraction:
         raise QuorateError(f"contraction needs finite numbers of shape (d,), got {list(x.shape)}", "x.flatten()")
     at, state = At(0, 0, 1, Rand(seed)), codec.init(x)
     if hasattr(codec, "meet"):
-        said, _ = _result(codec.meet(cast("Node", None), x.clone(), state, at, 1.0, _alone))
+        said, _ = _result(codec.meet(cast("Node", _Alone()), x.clone(), state, at, 1.0, _alone))
     else:
         head, side, _ = codec.encode(x.clone(), state, at)
         said = codec.decode(head, side, x, at)
@@ -64,6 +64,13 @@ def contraction(codec: Codec, x: Tensor, *, seed: int = 0) -> Contraction:
     return Contraction(
         (lost / norm) ** 2 if norm else 0.0, codec.bound(len(x)), bell_shaped(len(x)) if bell_shaped else None
     )
+
+
+class _Alone:
+    """The only worker."""
+
+    rank = 0
+    size = 1
 
 
 class _Said:

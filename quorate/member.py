@@ -27,6 +27,7 @@ from quorate.engines.group import interface_towards
 from quorate.engines.membership import Epoch
 from quorate.errors import QuorateError, RecipeError, RunError
 from quorate.files import write_atomically
+from quorate.named_state import joined, split
 from quorate.rand import Rand
 from quorate.recipe import Recipe, parse
 from quorate.recorder import RunRecorder
@@ -123,7 +124,8 @@ class Member:
         shared = dict(saved.shared)
         position, clock = shared.pop("cursor"), saved.facts[0]["trace"]["arrays"]["ended"]
         assert isinstance(position, Tensor)
-        return Held(Lineage(0, 0, saved.step), int(position), shared, saved.own.get(0, {}), max(clock))
+        own = joined(saved.own.get(0, {}), self.training.layout)
+        return Held(Lineage(0, 0, saved.step), int(position), shared, own, max(clock))
 
     def run(self) -> None:
         """Take part until the run ends.
@@ -202,7 +204,8 @@ class Member:
         step = held.lineage.step
         if self.writes and step:
             shared: Tree = {**held.shared, "cursor": torch.tensor([held.position])}
-            checkpoint.write(self.where / "checkpoints", step, 0, 1, shared, {0: held.own}, self._facts_now())
+            own = split(held.own, self.training.layout)
+            checkpoint.write(self.where / "checkpoints", step, 0, 1, shared, {0: own}, self._facts_now())
 
     def told(self, text: str) -> None:
         """Write to standard error."""

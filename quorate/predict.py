@@ -213,7 +213,7 @@ def _messages(said: Sequence[Spoken], n: int) -> Table:
     loads = [each.load for each in said if each.load is not None]
     if loads:
         add("of its entries", _percent, [load.entries / load.d for load in loads])
-        add(f"of which {n} fill", _percent, [density(load.entries / load.d, n) for load in loads])
+        add(f"{n} workers fill", _percent, [density(load.entries / load.d, n) for load in loads])
     add("it remembers", units.size, [each.kept for each in said])
     return shown
 
@@ -232,18 +232,22 @@ def _table(title: str, sizes: Sequence[float]) -> Table:
 
 def _hints(exchange: Exchange, rows: Sequence[_Row], plain: Sequence[float | None]) -> list[str]:
     """Say where messages that are short make meetings that are long, and what is faster."""
+    summed = exchange.sums_in_flight or exchange.meets_itself
     hints = []
     for place, (size, dense) in enumerate(zip(SIZES, plain, strict=True)):
-        used, best = rows[0].seconds[place], min(rows, key=lambda row: row.seconds[place] or float("inf"))
+        used = rows[0].seconds[place]
         if used is None or dense is None or used <= dense:
             continue
-        if best is not rows[0] and (best.seconds[place] or used) < dense:
-            kind = "collective" if exchange.sums_in_flight or exchange.meets_itself else "sparse_collective"
-            better = f'name = "{best.label}" in [{kind}]'
-        elif exchange.sums_in_flight or exchange.meets_itself:
+        others = {row.label: row.seconds[place] or used for row in rows[1:] if row.choices is None}
+        best = min(others, key=others.__getitem__, default="")
+        if best and others[best] < dense:
+            better = f'name = "{best}" in [{"collective" if summed else "sparse_collective"}]'
+        elif summed:
             better = "leave out [[codec]] on links like these"
+        elif exchange.combines_entries:
+            better = "fewer workers, or a smaller ratio"
         else:
-            better = "fewer workers, fewer entries, or a codec that is summed on its way"
+            better = '[[codec]] name = "fp16", which is summed on its way, or fewer workers'
         hints.append(
             f"an update of {units.size(size)} takes longer than uncompressed: {units.seconds(used)} instead of"
             f" {units.seconds(dense)}\nhint: {better}"
@@ -264,5 +268,5 @@ def route(exchange: Exchange, name: str) -> str:
     if not exchange.combines_entries or name == "gather":
         return "gathered, decoded and aggregated"
     chained = ", as they are decoded" if len(parts_of(exchange.codec)) > 1 else ""
-    left = "; what is left out goes back to who said it" if has_left_out(exchange.sparse_collective) else ""
+    left = "; the rest goes back to who said it" if has_left_out(exchange.sparse_collective) else ""
     return f"combined by `{name}`{chained}{left}"

@@ -35,15 +35,26 @@ def test_a_task_of_ones_own_is_learned(tmp_path):
     assert float(found[1]) >= 0.95
 
 
-@pytest.mark.processes
-def test_a_loop_of_ones_own_trains_one_model_on_two_processes(tmp_path):
-    printed = run(
-        ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(EXAMPLES / "own_loop.py")], tmp_path
-    )
+def on_two_processes(words: list[str], folder: Path) -> None:
+    """Run an example that prints a line per rank: both end with one model that has learned."""
+    printed = run(["torch.distributed.run", "--standalone", "--nproc-per-node", "2", *words], folder)
     ranks = re.findall(r"rank (\d): test accuracy ([0-9.]+), parameters add up to ([-0-9.]+)", printed)
     assert sorted(rank for rank, _, _ in ranks) == ["0", "1"]
     assert len({total for _, _, total in ranks}) == 1
     assert all(float(accuracy) > 0.9 for _, accuracy, _ in ranks)
+
+
+@pytest.mark.processes
+def test_a_loop_of_ones_own_trains_one_model_on_two_processes(tmp_path):
+    on_two_processes([str(EXAMPLES / "own_loop.py")], tmp_path)
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("buckets", [[], ["several"]])
+def test_a_ddp_script_gains_a_codec_by_two_changed_lines(buckets, tmp_path):
+    on_two_processes([str(EXAMPLES / "ddp_hook.py"), *buckets], tmp_path)
+    marked = [line for line in (EXAMPLES / "ddp_hook.py").read_text().splitlines() if "hook" in line and "# " in line]
+    assert [line[-3:] for line in marked] == ["# 1", "# 2"]
 
 
 def test_examples_are_short():

@@ -63,7 +63,7 @@ def test_hostile_bytes_give_proper_indices_or_are_refused(count, d, data):
         return
     assert (len(indices), indices.dtype) == (count, torch.int64)
     assert (indices.diff() > 0).all()
-    assert not count or (0 <= int(indices[0]) and int(indices[-1]) < d)
+    assert not count or (int(indices[0]) >= 0 and int(indices[-1]) < d)
 
 
 @given(drawn=chosen(), place=st.integers(0, 10**6), bit=st.integers(0, 7))

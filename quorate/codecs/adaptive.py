@@ -14,7 +14,7 @@ from torch import Tensor
 from quorate.candidates import LADDER, codec_of
 from quorate.cluster import Seconds
 from quorate.codecs import Plain, Side, State
-from quorate.errors import RunError
+from quorate.errors import RecipeError, RunError
 from quorate.rand import At
 from quorate.wire import Wire, require
 
@@ -38,8 +38,18 @@ class Adaptive(Plain):
     coding: Seconds = 3e-9
 
     def bound(self, d: int) -> float:
-        """Lose nothing if it is switched off; else nothing is known yet."""
-        return super().bound(d) if self.enabled else 0.0
+        """Return 0 if it is switched off.
+
+        Raises:
+            RecipeError: otherwise: who needs to know it before a run can't leave the choice to it.
+        """
+        if self.enabled:
+            raise RecipeError(
+                "how much is lost by what adaptive will choose is not known before, but has to be, where workers talk"
+                " in pairs",
+                'name a codec, e.g. [[codec]] name = "int8"',
+            )
+        return 0.0
 
     def wire(self, before: Wire) -> Wire:
         """Declare that nothing changes, which is true of no candidate but the first; all are built once."""

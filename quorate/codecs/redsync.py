@@ -1,8 +1,7 @@
 """The selection of RedSync: a threshold by bisection between the mean and the maximum of the magnitudes.
 
 Source: Fang, Fu, Yang and Hsieh, "RedSync: reducing synchronization bandwidth for distributed deep learning training
-system", Journal of Parallel and Distributed Computing 133, 2019; the rule as in the code of Shi et al., "Understanding
-top-k sparsification in distributed deep learning", 2019. Biased; use it inside `error_feedback`.
+system", Journal of Parallel and Distributed Computing 133, 2019. Biased; use it inside `error_feedback`.
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ class Redsync(Sparsifier):
     Args:
         ratio: k / d.
         trim: leave out all but the k largest of those found.
-        tolerance: the part of the way from mean to maximum at which bisection ends. The code of Shi et al. has 0.2,
-            with which it often ends far from k.
+        tolerance: the part of the way from mean to maximum at which bisection ends. The code of Shi et al., 2019,
+            has 0.2, with which it often ends far from k.
     """
 
     ratio: Ratio = 0.001
@@ -62,7 +61,7 @@ class Redsync(Sparsifier):
             exceed = len(ordered) - int(torch.searchsorted(ordered, threshold, right=True))
             if k < exceed < 2 * k:
                 break
-            low, high = (low, middle) if 2 * exceed < k else (middle, high)
+            low, high = (low, middle) if exceed <= k else (middle, high)
         return selection.most(candidates.above(threshold), self.at_most(d)).indices
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from quorate.engines import PeerError, Recorder
 from quorate.engines.membership import BEAT, Membership
+from quorate.engines.padding import gather_ragged
 from quorate.engines.processes import ProcessNode
 from quorate.engines.waiting import Waiting
 from quorate.engines.watch import View, Watch
@@ -19,6 +20,7 @@ from quorate.errors import RunError
 from quorate.named_state import misfit
 from quorate.trace import Trace
 from quorate.trees import Tree, map_tree
+from quorate.wire import Message, Ragged
 
 T = TypeVar("T")
 
@@ -124,6 +126,12 @@ class ElasticNode(ProcessNode):
             return _Timed(begin(), self)
 
         return super()._begin(what, begun, lambda timed: finish(timed.work), record)
+
+    def all_gather(self, message: Message, like: Message | None = None) -> Waiting[list[Message]]:
+        """See `Node`. All messages go by the epoch's group, which is rebuilt when a member leaves."""
+        if isinstance(message, Ragged):
+            return gather_ragged(super().all_gather, message, like)
+        return super().all_gather(message, like)
 
     def look(self) -> None:
         """Raise Over if this member has to leave."""

@@ -22,6 +22,7 @@ from quorate.engines.renamed_trace import RenamedTrace
 from quorate.engines.simulator import Simulator
 from quorate.engines.standing import MINE, Kept, Standing, packed, stamped
 from quorate.errors import RunError
+from quorate.named_state import copied, of_newcomer
 from quorate.node import Node
 from quorate.rand import Rand
 from quorate.schedule import Schedule
@@ -165,7 +166,7 @@ class Rehearsal:
             self._trace.sent(source, machine, count, free[source], sent + latency)
             self._trace.busy(source, "sending", free[source], sent)
             free[source] = sent + latency
-            result[machine] = Kept(step, 0.0, nan, state.shared, state.own)
+            result[machine] = Kept(step, 0.0, nan, state.shared, of_newcomer(state.own))
         begin = max(free.values())
         return begin, {
             machine: Kept(step, begin, each.loss, each.shared, each.own) for machine, each in sorted(result.items())
@@ -231,6 +232,7 @@ class _Keeper:
         """
         standing = self._standing
         machine = standing.members[rank]
+        own = copied(own)
         if self._copying:
             shared, own = map_tree(Tensor.clone, shared), map_tree(Tensor.clone, own)
         self.kept[machine], self.done_at[machine] = Kept(step, now, loss, shared, own), now

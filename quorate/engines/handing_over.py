@@ -13,6 +13,7 @@ from torch import Tensor
 
 from quorate.engines.elastic_node import ElasticNode, Held, Lineage
 from quorate.errors import RunError
+from quorate.named_state import of_newcomer
 from quorate.trees import Tree, branch, flatten, nest
 
 _ROW = 4  # number, stamp and step of the lineage, position; a clock in microseconds follows
@@ -25,7 +26,8 @@ def agree_on_state(node: ElasticNode, largest: int) -> Held:
         largest: bytes of state that are accepted from another member.
 
     Returns:
-        What this worker goes on from. Its own state is its own where it was at the newest step, else another's.
+        What this worker goes on from. Its own state is its own where it was at the newest step, else another's without
+        what that one's codecs have still to say.
 
     Raises:
         Over: if a member is lost on the way.
@@ -64,7 +66,7 @@ def _receive(node: ElasticNode, source: int, lineage: Lineage, position: int, la
         raise RunError(f"rank {source} offers {int(length)} bytes of state, which should be 1 to {largest}")
     _, (packed,) = node.recv(source, (torch.empty(int(length), dtype=torch.uint8),)).wait()
     shared, own = unpacked(packed, source)
-    return Held(lineage, position, shared, own)
+    return Held(lineage, position, shared, of_newcomer(own))
 
 
 def unpacked(packed: Tensor, source: int) -> tuple[Tree, Tree]:

@@ -17,7 +17,7 @@ from quorate.wire import Ragged
 
 _FEW = 16  # float32 entries: more than the 8 bytes for which gloo's ring asks at once
 _SMALLEST, _GROWTH, _LARGEST = 16 << 10, 2, 4 << 20  # float32 entries of the all-reduces that the rate is taken from
-_LONG = 0.07  # seconds of bytes that are enough to tell the rate
+_LONG, _SHORT = 0.07, 0.25  # seconds of bytes that are enough to tell the rate; below these all is done twice
 _PATIENCE, _TIMES = 0.15, 5  # seconds for taking one latency, and how often at most
 _IN_A_ROW = 3  # gathers that are timed together: the workers do not begin at the same instant
 
@@ -48,7 +48,7 @@ def _rate(node: ProcessNode, latency: float) -> float:
     while True:
         many = partial(node.all_reduce, torch.zeros(entries, device=node.device))
         taken = slowest(node, _once(node, many))
-        if taken - latency < _LONG:
+        if taken < _SHORT:
             taken = min(taken, slowest(node, _once(node, many)))
         if taken - latency >= _LONG or entries >= _LARGEST:
             moved = 2 * (node.size - 1) / node.size * 4 * entries

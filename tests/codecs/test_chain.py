@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import inf
 
 import pytest
 import torch
@@ -10,7 +11,13 @@ from torch import Tensor
 
 from quorate.codecs import Plain, Side, State
 from quorate.codecs.chain import Chain
+from quorate.codecs.fp16 import Fp16
 from quorate.codecs.identity import Identity
+from quorate.codecs.int8 import Int8
+from quorate.codecs.natural import Natural
+from quorate.codecs.sign import Sign
+from quorate.codecs.terngrad import Terngrad
+from quorate.codecs.top_k import TopK
 from quorate.rand import At, Rand
 from quorate.trees import flatten, leaf
 from quorate.wire import Incompatible, Message, Wire, require
@@ -93,3 +100,41 @@ def test_facts_are_folded_in_order():
     Chain((Cut(1, 1), Integers())).wire(Wire())
     with pytest.raises(Incompatible, match="cut needs reals\nhint: put it first"):
         Chain((Integers(), Cut(1, 1))).wire(Wire())
+
+
+@given(d=st.integers(1, 80), seed=st.integers(0, 999), ratio=st.floats(0.02, 1))
+def test_what_a_sparsifier_leaves_out_and_what_is_lost_of_the_rest_are_orthogonal(d, seed, ratio):
+    x, chain = randn(d, seed=seed, dtype=torch.float64), Chain((TopK(ratio), Int8(8)))
+    head, side, _ = chain.encode(x.clone(), chain.init(x), AT)
+    lost = chain.decode(head, side, x, AT) - x
+    k = TopK(ratio).at_most(d)
+    chosen = x.abs().topk(k).indices
+    left_out = x.clone().index_fill_(0, chosen, 0)
+    torch.testing.assert_close(lost.square().sum(), left_out.square().sum() + lost[chosen].square().sum())
+    outer, inner = 1 - k / d, Int8(8).bound(k)
+    assert lost.square().sum() <= (chain.bound(d) + 1e-12) * x.square().sum()
+    assert chain.bound(d) == pytest.approx(outer + inner * (1 - outer))
+    assert chain.bound(d) <= outer + inner + 1e-12
+
+
+def test_the_bound_of_a_chain():
+    wide = Terngrad(block=1024)
+    assert wide.bound(1024) == 15.5
+    assert Chain((TopK(1.0), wide)).bound(1024) == 15.5
+    assert Chain((TopK(0.5), wide)).bound(2048) == 15.5
+    assert Chain((Identity(), TopK(0.1), Identity())).bound(100) == pytest.approx(0.9)
+    assert Chain((Identity(), Int8())).bound(100) == Int8().bound(100)
+    assert Chain((Fp16(), TopK(0.1))).bound(100) == inf
+    assert Chain((TopK(0.1), Fp16(), Int8())).bound(100) == inf
+    assert Chain(()).bound(100) == 0
+
+
+@given(d=st.integers(0, 60), seed=st.integers(0, 999), ratio=st.floats(0.02, 1))
+def test_values_of_chosen_entries_are_quantised_and_their_rounding_is_left(d, seed, ratio):
+    x = randn(d, seed=seed)
+    for inner in (Int8(), Sign(), Fp16(), Natural()):
+        chain, left = Chain((TopK(ratio), inner)), x.clone()
+        head, side, _ = chain.take(left, chain.init(x), AT)
+        torch.testing.assert_close(left + chain.decode(head.clone(), side, x, AT), x)
+        indices, values = chain.entries(head, side, x, AT)
+        torch.testing.assert_close(left[indices], x[indices] - values)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from contextlib import suppress
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from quorate.flat import Layout
 from quorate.rand import At, Rand
 from quorate.wire import Ragged
 from tests.codecs.laws import NAMES, SPEAKING, at, drawn, law, of_name, said_of
-from tests.tiny import mlp, randn, simulate
+from tests.tiny import mlp, simulate
 
 
 @pytest.mark.parametrize("name", SPEAKING)
@@ -92,7 +93,7 @@ def random_bytes(like: Tensor, rows: int, seed: int) -> Tensor:
 
 @pytest.mark.parametrize("name", SPEAKING)
 @given(data=st.data(), d=st.integers(0, 60), seed=st.integers(0, 10**6), number=st.integers(0, 10**6))
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 def test_a_message_of_any_bytes_is_decoded_or_refused(name, data, d, seed, number):
     """An engine lets through what fits `emits`: other bytes, and of ragged messages other numbers of rows."""
     codec, updates = drawn(name, d, torch.float32, seed, number)
@@ -110,14 +111,9 @@ def test_a_message_of_any_bytes_is_decoded_or_refused(name, data, d, seed, numbe
             other[: len(said)] = said[:rows]
         message.append(other)
     changed, *rest = message
-    for read in (
-        lambda: codec.decode(changed.clone(), tuple(rest), x, at(0, seed)),
-        lambda: codec.add(total, changed.clone(), tuple(rest), 0.5, at(0, seed)),
-    ):
-        total = torch.zeros(d)
-        try:
-            decoded = read()
-        except QuorateError as error:
-            assert str(error)
-        else:
-            assert (total if decoded is None else decoded).shape == (d,)
+    total = torch.zeros(d)
+    with suppress(QuorateError):
+        assert codec.decode(changed.clone(), tuple(rest), x, at(0, seed)).shape == (d,)
+    with suppress(QuorateError):
+        codec.add(total, changed.clone(), tuple(rest), 0.5, at(0, seed))
+    assert total.shape == (d,)

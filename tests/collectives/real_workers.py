@@ -51,9 +51,11 @@ async def all_sums(node: Node, names: list[str]) -> dict[str, Tensor]:
 def main(rank: int, size: int, folder: Path) -> None:
     torch.set_num_threads(1)
     for n in range(size, rank, -1):
-        join(rank, n, FileStore(str(folder / f"store-{n}"), n), "127.0.0.1", "cpu", 30.0)
+        board = join(rank, n, FileStore(str(folder / f"store-{n}"), n), "127.0.0.1", "cpu", 30.0)
         try:
-            sums = drive(all_sums(ProcessNode(), sorted(parts.names("collective"))))
+            node = ProcessNode(store=board)
+            sums = drive(all_sums(node, sorted(parts.names("collective"))))
+            node.close()
         finally:
             dist.destroy_process_group()
         save_file(sums, folder / f"{n}-{rank}.safetensors")

@@ -3,13 +3,12 @@ from __future__ import annotations
 from functools import partial
 
 import pytest
-import torch
 
 from quorate import run as runs
 from quorate.aggregators.mean import mean
 from quorate.collectives.auto import auto
 from quorate.collectives.ring import ring
-from quorate.engines.overlap import Overlap, ddp_hook
+from quorate.engines.overlap import able_to_overlap
 from quorate.errors import QuorateError
 from quorate.exchange import Exchange
 from quorate.recipe import load, parse
@@ -41,10 +40,10 @@ def test_a_meeting_without_a_sum_has_no_use_for_one():
     )
 
 
-def test_buckets_that_are_under_way_at_once_are_refused():
-    for refused in (partial(Overlap, torch.nn.Linear(1, 1)), ddp_hook):
-        with pytest.raises(QuorateError, match="several buckets are exchanged at once, which only `backend` can do"):
-            refused(None, Exchange(collective=ring))
+def test_sums_of_buckets_that_are_under_way_at_once_must_be_kept_apart():
+    with pytest.raises(QuorateError, match="several buckets are exchanged at once, but `ring` can't keep sums apart"):
+        able_to_overlap(Exchange(collective=ring))
+    assert able_to_overlap(Exchange(collective=auto)).collective.keywords == {"overlapping": True}
 
 
 def test_one_s_own_collective_is_used(tmp_path):
@@ -70,15 +69,16 @@ def test_check_predicts_what_a_meeting_takes(name, monkeypatch, capsys, tmp_path
     seconds = {
         "backend": "121 ms 240 ms 12.1 s",
         "naive": "22.4 ms 260 ms 24.0 s",
+        "direct": "22.4 ms 260 ms 24.0 s",
         "tree": "83.2 ms 400 ms 32.1 s",
         "halving_doubling": "81.2 ms 200 ms 12.1 s",
         "auto": "22.4 ms 200 ms 12.1 s",
         "own.py:mine": "22.4 ms 260 ms 24.0 s",
     }
     assert rows[start + 1] == (
-        f"{name} (used) {seconds[name]}" if name != "auto" else "auto, which takes naive halving_doubling backend"
+        f"{name} (used) {seconds[name]}" if name != "auto" else "auto, which takes direct halving_doubling backend"
     )
-    for other in {"backend", "naive", "tree", "halving_doubling"} - {name}:
+    for other in {"backend", "direct", "naive", "tree", "halving_doubling"} - {name}:
         assert f"{other} {seconds[other]}" in rows
 
 

@@ -9,8 +9,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from quorate.engines.group import group
 from quorate.engines.ddp_hook import ddp_hook
+from quorate.engines.group import group
 from quorate.engines.overlap import Overlap
 from quorate.engines.processes import ProcessNode
 from quorate.errors import QuorateError

@@ -77,7 +77,9 @@ def test_forged_signatures_are_refused(monkeypatch, known):
             worker.mailbox.expect(1, TAG, sign(other), other)
         forger.header(TAG, sign(other) if known else 12345)
         what = r"int64\[3\]" if known else "something else"
-        with pytest.raises(QuorateError, match=rf"expected float32\[\*\], uint8\[\*\] from rank 1, but was sent {what}"):
+        with pytest.raises(
+            QuorateError, match=rf"expected float32\[\*\], uint8\[\*\] from rank 1, but was sent {what}"
+        ):
             take()
 
 
@@ -88,7 +90,9 @@ def test_a_message_of_the_rows_of_another_call_is_refused(monkeypatch):
         expecting(worker, long)
         take = expecting(worker, short)
         peer.send(0, Ragged((torch.zeros(11),)), TAG)
-        with pytest.raises(QuorateError, match=r"rank 1 sent float32\[\*\] with \[11\] rows, but there are at most \[10\]"):
+        with pytest.raises(
+            QuorateError, match=r"rank 1 sent float32\[\*\] with \[11\] rows, but there are at most \[10\]"
+        ):
             take()
 
 
@@ -109,7 +113,9 @@ def test_what_is_announced_and_never_sent_ends_the_connection_in_time(monkeypatc
         take = expecting(worker)
         forger.header(TAG, sign(LIKE), 50_000, 0)
         began = time.monotonic()
-        with pytest.raises(Departed, match="rank 1 has left: it sent nothing of the 200000 bytes that it had announced"):
+        with pytest.raises(
+            Departed, match="rank 1 has left: it sent nothing of the 200000 bytes that it had announced"
+        ):
             take()
         assert time.monotonic() - began < 20
 

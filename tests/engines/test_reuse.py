@@ -29,3 +29,13 @@ def test_what_is_held_is_never_given_out_again():
         each.fill_(number)
     assert [int(each[0]) for each in held] == list(range(9))
     assert len({each.data_ptr() for each in held}) == 9
+
+
+def test_sizes_that_are_not_asked_for_any_more_are_given_back():
+    reuse = Reuse()
+    for size in range(1, 300):
+        reuse.take(size)
+    assert set(reuse._kept) == set(range(300 - 64, 300))
+    for _ in range(64):
+        reuse.take(7)
+    assert set(reuse._kept) == {7}
