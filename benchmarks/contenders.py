@@ -224,10 +224,10 @@ def samples(model: str, data: Path | None, rank: int, size: int) -> Samples:
     if data is None:
         generator = torch.Generator().manual_seed(11)
         means = torch.randn(10, *SHAPES[model], generator=generator)
-        y = torch.randint(10, (22_000,), generator=generator)
+        y = torch.randint(10, (6_000,), generator=generator)
         noise = torch.randn(len(y), *SHAPES[model], generator=generator)
         x = 0.12 * means[y] + noise
-        train_x, train_y, test_x, test_y = x[2_000:], y[2_000:], x[:2_000], y[:2_000]
+        train_x, train_y, test_x, test_y = x[1_000:], y[1_000:], x[:1_000], y[:1_000]
     else:
         task = mnist(data=data, model="mlp") if model == "mlp" else cifar10(data=data)
         train_x, train_y, test_x, test_y = task.train.x, task.train.y, task.test.x, task.test.y

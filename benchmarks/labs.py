@@ -55,6 +55,7 @@ def run(
     Raises:
         RuntimeError: if a rank fails, or not all are through in time (seconds); with what was printed last.
     """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the ranks end, and the network goes, with this process
     command = [sys.executable, script, "--worker", *map(str, words)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     with tempfile.TemporaryFile("w+") as printed:

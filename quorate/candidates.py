@@ -49,7 +49,8 @@ def codec_of(candidate: str) -> Codec:
             table[accepted[0]] = number
         except (ValueError, IndexError) as error:
             raise RecipeError(
-                f"`adaptive` can't read the candidate `{candidate}`", 'a codec and a number at most, e.g. "sampled_k 0.01"'
+                f"`adaptive` can't read the candidate `{candidate}`",
+                'a codec and a number at most, e.g. "sampled_k 0.01"',
             ) from error
     codec: Codec = parts.build("codec", table)
     plain = codec.unbiased or name in _ROUNDED or hasattr(codec, "meet")

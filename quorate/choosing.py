@@ -22,7 +22,6 @@ from quorate.cluster import Cluster
 from quorate.codecs.adaptive import Adaptive
 from quorate.codecs.chain import Chain
 from quorate.codecs.error_feedback import ErrorFeedback
-from quorate.codecs.identity import Identity
 from quorate.collectives.backend import backend
 from quorate.collectives.direct import direct
 from quorate.engines.link import measure, slowest, told
@@ -58,7 +57,7 @@ def adaptive_of(recipe: Recipe, size: int) -> Adaptive | None:
     inside = codec.parts if isinstance(codec, Chain) else [codec.codec] if isinstance(codec, ErrorFeedback) else []
     alone = not any(isinstance(each, Adaptive) for each in inside)
     require(alone, "adaptive chooses all that is done to an update", "let [[codec]] adaptive stand alone")
-    if not isinstance(codec, Adaptive) or not codec.enabled:
+    if not isinstance(codec, Adaptive):
         return None
     require(exchange.collective is backend, "adaptive chooses how messages are summed, too", "leave out [collective]")
     if not recipe.plan(size).meets:
@@ -82,8 +81,6 @@ def resolved(recipe: Recipe, facts: Mapping[str, Any]) -> Exchange:
     exchange = recipe.exchange
     if not isinstance(exchange.codec, Adaptive):
         return exchange
-    if not exchange.codec.enabled:
-        return replace(exchange, codec=Identity())
     if KEY not in facts:
         raise RunError(f"run.json does not say which codec `{KEY}` has come to", "begin a new run")
     choice = Choice.of(facts[KEY])
@@ -227,9 +224,9 @@ def table(recipe: Recipe, size: int) -> Table | None:
     if adaptive is None:
         return None
     link, compute = _described_link(recipe.cluster, size), _described_seconds(recipe, size, None)
-    beside = f"beside {units.seconds(compute)} of computing" if compute else "computing not counted"
+    beside = f"{units.seconds(compute)} of computing" if compute else "computing not counted"
     shown = Table(box=None, pad_edge=False)
-    shown.add_column(f"adaptive: a meeting, {beside}", no_wrap=True)
+    shown.add_column(f"adaptive (* chosen), {beside}", no_wrap=True)
     columns = []
     for bytes in SIZES:
         shown.add_column(units.size(bytes), justify="right", no_wrap=True)
@@ -239,6 +236,6 @@ def table(recipe: Recipe, size: int) -> Table | None:
     for place, name in enumerate(adaptive.candidates):
         rows = [choice.rows[place] for choice in columns]
         cells = [units.seconds(row.seconds) if isfinite(row.seconds) else units.NOTHING for row in rows]
-        chosen = ["chosen: " if choice.name == name else "" for choice in columns]
-        shown.add_row(name, *(f"{mark}{cell}" for mark, cell in zip(chosen, cells, strict=True)))
+        marks = ["*" if choice.name == name else "" for choice in columns]
+        shown.add_row(name, *(f"{mark}{cell}" for mark, cell in zip(marks, cells, strict=True)))
     return shown

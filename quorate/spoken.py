@@ -9,6 +9,7 @@ from typing import Any
 from quorate import parts
 from quorate.aggregators import Aggregator
 from quorate.codecs import Codec
+from quorate.codecs.adaptive import Adaptive
 from quorate.codecs.chain import Chain
 from quorate.codecs.identity import Identity
 from quorate.collectives import Collective
@@ -68,4 +69,7 @@ def _codec(tables: Sequence[Mapping[str, Any]], folder: Path) -> Codec:
 
 
 def _chained(codecs: Sequence[Codec]) -> Codec:
-    return Identity() if not codecs else codecs[0] if len(codecs) == 1 else Chain(tuple(codecs))
+    if len(codecs) > 1:
+        return Chain(tuple(codecs))
+    switched_off = any(isinstance(codec, Adaptive) and not codec.enabled for codec in codecs)
+    return codecs[0] if codecs and not switched_off else Identity()

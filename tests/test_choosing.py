@@ -173,7 +173,7 @@ def test_the_table_marks_what_would_be_chosen(tmp_path):
     cells = [list(column.cells) for column in table.columns]
     assert cells[0] == ["dense", "top_k 0.01"]
     for column in cells[1:]:
-        assert [cell.startswith("chosen: ") for cell in column].count(True) == 1
+        assert [cell.startswith("*") for cell in column].count(True) == 1
     assert choosing.table(load(write_recipe(tmp_path)), 3) is None
 
 

@@ -52,7 +52,7 @@ def test_bytes_sums_and_bounds_are_as_the_table_says(name):
 
 
 def test_the_recipe_of_the_page_can_be_run(tmp_path):
-    (text,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+    text = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)[0]
     read = recipe.parse(text, "page", tmp_path)
     assert [table["name"] for table in read.tables["codec"]] == ["error_feedback", "sampled_k", "fp16"]
     assert read.record.histogram == 10

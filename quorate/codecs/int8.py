@@ -20,7 +20,7 @@ class Int8(Levels):
 
     Args:
         block: entries that share a scale.
-        stochastic: round up or down at random, so that the expectation is the entry; six times slower.
+        stochastic: round up or down at random, so that the expectation is the entry; four times slower.
     """
 
     block: Block = 1024

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 
 import pytest
 import torch
@@ -22,21 +22,28 @@ from tests.programs.test_laws import Memory
 from tests.tiny import classes, randn, train, training
 
 RATIO, SIZE = 0.1, 4
-STEPS, RATE = 300, 0.2
+STEPS, RATE = 100, 0.3
 
 
 def convex():
     """Logistic regression of 20 features, of which every worker has another part of the samples."""
-    task = classes(lambda: torch.nn.Linear(20, 3).double(), n=80, shape=(20,), dtype=torch.float64, l2=0.05)
+    task = classes(lambda: torch.nn.Linear(20, 3).double(), n=40, shape=(20,), dtype=torch.float64, l2=0.05)
     return training(task, SIZE)
 
 
-def gap(made, parameters):
+@cache
+def least():
+    """Return the least loss over all samples."""
+    made = convex()
+    best = made.initial().clone()
+    for _ in range(250):
+        best = best - 1.5 * whole(made, best)[1]
+    return whole(made, best)[0]
+
+
+def gap(parameters):
     """Return how much the loss over all samples is above its least."""
-    x, best = parameters.clone(), made.initial().clone()
-    for _ in range(2000):
-        best = best - 0.5 * whole(made, best)[1]
-    return whole(made, x)[0] - whole(made, best)[0]
+    return whole(convex(), parameters)[0] - least()
 
 
 def whole(made, parameters):
@@ -52,16 +59,15 @@ def test_error_feedback_comes_near_the_optimum_where_bare_top_k_does_not(program
     """The workers disagree on the largest entries, so that what some never say holds all of them off the optimum."""
     chosen = {"optimizer": Optimizer("sgd", {"lr": RATE}), "steps": STEPS, "batch": "full", **settings}
     ends = {
-        name: gap(convex(), train(program, convex(), Exchange(codec), **chosen)[0][0])
+        name: gap(train(program, convex(), Exchange(codec), **chosen)[0][0])
         for name, codec in (("bare", TopK(RATIO)), ("kept", ErrorFeedback(TopK(RATIO))))
     }
-    begun = gap(convex(), convex().initial())
-    print(program.__name__, begun, ends)
-    assert ends["kept"] < begun / 100
+    begun = gap(convex().initial())
+    assert ends["kept"] < begun / 10
     assert ends["kept"] < ends["bare"] / 5
 
 
-def apart(codec, consensus_step, steps=400):
+def apart(codec, consensus_step, steps=200):
     """Return how far workers are apart after gossip from different starts without gradients, relative to the start."""
     made, memory = training(size=5), Memory()
 
@@ -96,7 +102,7 @@ def test_averaging_what_is_decoded_does_not_come_to_consensus():
     x, codec = randn(5, 50), TopK(0.1)
     mean, naive = x.mean(dim=0), x.clone()
     mixing = mixing_matrix(ring, 5).float()
-    for _ in range(400):
+    for _ in range(200):
         said = torch.zeros_like(naive)
         for row, own in zip(said, naive, strict=True):
             largest = own.abs().topk(codec.at_most(50)).indices
