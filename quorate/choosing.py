@@ -20,8 +20,6 @@ from quorate.adaptive import Choice, Cost, Link, Way, choose
 from quorate.candidates import DENSE, codec_of, cost_of
 from quorate.cluster import Cluster
 from quorate.codecs.adaptive import Adaptive
-from quorate.codecs.chain import Chain
-from quorate.codecs.error_feedback import ErrorFeedback
 from quorate.collectives.backend import backend
 from quorate.collectives.direct import direct
 from quorate.engines.link import measure, slowest, told
@@ -54,9 +52,6 @@ def adaptive_of(recipe: Recipe, size: int) -> Adaptive | None:
     """
     exchange = recipe.exchange
     codec = exchange.codec
-    inside = codec.parts if isinstance(codec, Chain) else [codec.codec] if isinstance(codec, ErrorFeedback) else []
-    alone = not any(isinstance(each, Adaptive) for each in inside)
-    require(alone, "adaptive chooses all that is done to an update", "let [[codec]] adaptive stand alone")
     if not isinstance(codec, Adaptive):
         return None
     require(exchange.collective is backend, "adaptive chooses how messages are summed, too", "leave out [collective]")

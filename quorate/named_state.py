@@ -93,4 +93,4 @@ def _differs(name: str) -> tuple[str, str | None]:
 
 def _with(own: Tree, change: Callable[[Tree], Tree]) -> Tree:
     found = own.get(EXCHANGE)
-    return {**own, EXCHANGE: change(found)} if isinstance(found, Mapping) else own
+    return {**own, EXCHANGE: change(found)} if isinstance(found, Mapping) and found else own

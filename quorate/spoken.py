@@ -63,7 +63,8 @@ def _codec(tables: Sequence[Mapping[str, Any]], folder: Path) -> Codec:
             codecs = [parts.build("codec", table, {"codec": _chained(codecs)}, folder)]
         else:
             raise RecipeError(
-                f"`{table['name']}` is about the codecs that follow it, but none does", '[[codec]]\nname = "top_k"'
+                f"`{table['name']}` is about the codecs that follow it, but none does",
+                f'put [[codec]] name = "{table["name"]}" first, and e.g. name = "top_k" after it',
             )
     return _chained(codecs)
 

@@ -138,9 +138,8 @@ def test_who_must_know_what_is_lost_can_not_leave_it_open(tmp_path):
 
 def test_stands_alone(tmp_path):
     for codecs in ([TWO, {"name": "top_k"}], [{"name": "error_feedback"}, TWO]):
-        recipe = load(write_recipe(tmp_path, {"codec": codecs}))
-        with pytest.raises(QuorateError, match="adaptive chooses all that is done to an update"):
-            choosing.adaptive_of(recipe, 2)
+        with pytest.raises(QuorateError, match="needs to be the only codec"):
+            load(write_recipe(tmp_path, {"codec": codecs}))
 
 
 def test_an_unresolved_codec_says_who_resolves_it():

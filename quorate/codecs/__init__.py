@@ -33,6 +33,10 @@ class Codec(Protocol):
     def unbiased(self) -> bool:
         """Whether the expectation of what is decoded, over the codec's own chance, is the update."""
 
+    @property
+    def alone(self) -> bool:
+        """Whether it can't be one of several."""
+
     def bound(self, d: int) -> float:
         """Return what ||x - decoded||^2 / ||x||^2 never exceeds for any x of shape (d,); infinity if nothing is known.
 
@@ -83,6 +87,7 @@ class Plain:
     """The defaults of a codec that keeps shape, meaning and nothing else."""
 
     unbiased: ClassVar[bool] = False
+    alone: ClassVar[bool] = False
 
     def bound(self, d: int) -> float:
         """Know nothing."""

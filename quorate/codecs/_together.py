@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NoReturn
+from typing import ClassVar, NoReturn
 
 from torch import Tensor
 
@@ -16,6 +16,8 @@ from quorate.wire import Incompatible, Wire, require
 
 class Together(Plain, ABC):
     """What such codecs share: they stand alone on the wire, and find their own way through a meeting."""
+
+    alone: ClassVar[bool] = True
 
     def wire(self, before: Wire) -> Wire:
         """Declare that messages are summed on their way."""

@@ -6,7 +6,7 @@ It stands alone in a recipe. The choice and its reasons are printed, and kept in
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, NoReturn
+from typing import Annotated, ClassVar, NoReturn
 
 from pydantic import Field
 from torch import Tensor
@@ -32,6 +32,7 @@ class Adaptive(Plain):
             does not charge it. Two cores of a server took 1 to 6 ns.
     """
 
+    alone: ClassVar[bool] = True
     enabled: bool = True
     candidates: tuple[str, ...] = LADDER
     fraction: Annotated[float, Field(gt=0, le=1)] = 0.05

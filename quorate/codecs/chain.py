@@ -20,7 +20,7 @@ from quorate.errors import QuorateError, RecipeError
 from quorate.flat import Layout
 from quorate.rand import At
 from quorate.trees import branch
-from quorate.wire import Message, Ragged, Wire
+from quorate.wire import Message, Ragged, Wire, require
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,18 @@ class Chain:
     def wire(self, before: Wire) -> Wire:
         """Fold the declared facts over the parts."""
         for part in self.parts:
+            require(
+                len(self.parts) == 1 or not part.alone,
+                f"{part} needs to be the only codec",
+                "leave out the other [[codec]]",
+            )
             before = part.wire(before)
         return before
+
+    @property
+    def alone(self) -> bool:
+        """Whether a part is."""
+        return any(part.alone for part in self.parts)
 
     @property
     def unbiased(self) -> bool:

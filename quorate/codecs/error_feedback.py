@@ -64,6 +64,21 @@ class ErrorFeedback:
             "error_feedback remembers what each coordinate lacks, but is given other coordinates in every step",
             'put [[codec]] name = "error_feedback" first',
         )
+        require(
+            not self.codec.alone,
+            f"{self.codec} needs to be the only codec, and remembers by itself what has to be remembered",
+            'leave out [[codec]] name = "error_feedback"',
+        )
+        require(
+            not isinstance(self.codec, ErrorFeedback),
+            "error_feedback stands twice, but leaves nothing to be remembered",
+            'leave out one [[codec]] name = "error_feedback"',
+        )
+        require(
+            not getattr(self.codec, "scaled", False),
+            f"{self.codec} says entries multiplied so often that what is left over grows from step to step",
+            "scaled = false",
+        )
         after = self.codec.wire(replace(before, l2_bound=inf))
         require(
             not after.noisy,
@@ -71,6 +86,11 @@ class ErrorFeedback:
             'leave out [[codec]] name = "error_feedback"',
         )
         return after
+
+    @property
+    def alone(self) -> bool:
+        """Whether the codec is."""
+        return self.codec.alone
 
     @property
     def unbiased(self) -> bool:

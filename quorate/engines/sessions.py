@@ -39,6 +39,7 @@ _LARGEST_TAG = 1 << 20
 _FAREWELL = 10.0  # seconds that all peers together have to say goodbye
 _BRIEFLY = datetime.timedelta(milliseconds=1)
 _LATELY = 3  # messages of a tag and signature: room for the next one is made in the sizes of these
+_SHORT = 1 << 18  # bytes up to which the next message finds room while one is being read
 
 
 class Sessions:
@@ -174,17 +175,18 @@ class _Receiving:
     def __init__(self, pair: Any, other: int, peer: int, mailbox: Mailbox) -> None:
         self._pair, self._other, self._peer, self._mailbox = pair, other, peer, mailbox
         self._headers: deque[tuple[envelopes.Header, Any]] = deque()
-        self._rooms: dict[_Room, tuple[Tensor, Any]] = {}
+        self._rooms: dict[_Room, deque[tuple[Tensor, Any]]] = {}
         self._lately: dict[tuple[int, int], deque[tuple[_Room, ...]]] = {}
         self._reuse = Reuse()
 
     def _expect(self, header: envelopes.Header) -> None:
         self._headers.append((header, self._pair.recv([header.tensor], self._other, _HEADER)))
 
-    def _make(self, room: _Room) -> None:
-        if room not in self._rooms:
+    def _make(self, room: _Room, times: int = 1) -> None:
+        made = self._rooms.setdefault(room, deque())
+        while len(made) < times:
             buffer = self._reuse.take(room.bytes)
-            self._rooms[room] = buffer, self._pair.recv([buffer], self._other, _slot(room))
+            made.append((buffer, self._pair.recv([buffer], self._other, _slot(room))))
 
     def _make_usual(self) -> None:
         """Make room for what the program expects, if its size is known or has come lately."""
@@ -194,7 +196,7 @@ class _Receiving:
                 self._lately[tag, key] = deque([_rooms(tag, key, parts)], _LATELY)
             for rooms in self._lately[tag, key]:
                 for room in rooms:
-                    self._make(room)
+                    self._make(room, 2 if room.bytes <= _SHORT else 1)
 
     def run(self) -> None:
         """Receive until the peer says goodbye.
@@ -223,7 +225,7 @@ class _Receiving:
             self._lately.setdefault((tag, sign), deque(maxlen=_LATELY)).append(rooms)
             for part, room in zip(parts, rooms, strict=True):
                 self._make(room)
-                buffer, coming = self._rooms.pop(room)
+                buffer, coming = self._rooms[room].popleft()
                 _await(coming, f"it sent nothing of the {part.bytes} bytes that it had announced")
                 came.append((part, buffer))
             message = type(like)(envelopes.read(header, came, inside, shapes))

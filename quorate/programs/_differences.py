@@ -36,6 +36,7 @@ class Differences:
 
     codec: Codec
     unbiased: ClassVar[bool] = False
+    alone: ClassVar[bool] = False
 
     def bound(self, d: int) -> float:
         """Return the codec's."""

@@ -7,10 +7,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from quorate.codecs.adaptive import Adaptive
 from quorate.codecs.chain import Chain
 from quorate.codecs.error_feedback import ErrorFeedback, entries, sparsifier_of
 from quorate.codecs.identity import Identity
 from quorate.codecs.int8 import Int8
+from quorate.codecs.power_sgd import PowerSgd
+from quorate.codecs.random_k import RandomK
 from quorate.codecs.sign import Sign
 from quorate.codecs.top_k import TopK
 from quorate.errors import RecipeError
@@ -123,3 +126,23 @@ def test_finds_the_sparsifier():
         assert sparsifier_of(codec) == top
     for codec in (Int8(), Chain(()), Chain((Identity(), top)), ErrorFeedback(Sign())):
         assert sparsifier_of(codec) is None
+
+
+@pytest.mark.parametrize(
+    ("codec", "says"),
+    [
+        (PowerSgd(), "the only codec"),
+        (Adaptive(), "the only codec"),
+        (ErrorFeedback(TopK()), "stands twice"),
+        (RandomK(0.1, scaled=True), "grows from step to step"),
+    ],
+)
+def test_codecs_that_can_not_be_helped_are_refused(codec, says):
+    with pytest.raises(Incompatible, match=says):
+        Exchange(ErrorFeedback(codec))
+
+
+def test_a_codec_that_has_to_be_the_only_one_is_refused_in_a_chain():
+    for codec in (Adaptive(), PowerSgd()):
+        with pytest.raises(Incompatible, match="the only codec"):
+            Exchange(Chain((codec, TopK())))
