@@ -128,28 +128,11 @@ def adaptive(model: str, node: ProcessNode) -> Contender:
     return Contender(module, module, optimizer, held=[made], tuning=tune(made))
 
 
-@dataclass(frozen=True)
-class Rated:
-    """The loop's optimizer as a program sees it, with the learning rate that an adaptive period asks for."""
-
-    update: Callable[..., Any]
-    optimizer: torch.optim.Optimizer
-
-    @property
-    def lr(self) -> float:
-        """The learning rate now."""
-        return float(self.optimizer.param_groups[0]["lr"])
-
-
 def periodic(model: str, node: ProcessNode, *, period: Period) -> Contender:
     """Drive the program `local_sgd` by the loop."""
     module, sgd = fresh(model)
 
-    def program(node: Any, training: Any, exchange: Exchange, *, optimizer: Any, steps: int) -> Any:
-        rated = Rated(optimizer.update, sgd)
-        return local_sgd(node, training, exchange, optimizer=rated, period=period, steps=steps)
-
-    driven = Driven(module, sgd, program, node)
+    driven = Driven(module, sgd, partial(local_sgd, period=period), node)
     return Contender(module, module, sgd, period=PERIOD, local=True, held=[driven])
 
 

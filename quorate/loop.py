@@ -56,8 +56,10 @@ class _Node:
 class _Training:
     """What a program finds in place of `quorate.training.Training`: the loop has the data."""
 
-    def __init__(self, model: nn.Module, weights: Sequence[float] | None, rand: Rand) -> None:
-        self.layout, self.weights, self.rand = Layout.of(model), weights, rand
+    def __init__(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, weights: Sequence[float] | None, rand: Rand
+    ) -> None:
+        self.layout, self.weights, self.rand, self._optimizer = Layout.of(model), weights, rand, optimizer
         self._initial = self.layout.flatten(model)
 
     def initial(self) -> Tensor:
@@ -71,6 +73,11 @@ class _Training:
 
     def update_of_loop(self, *_: Any) -> Any:
         raise AssertionError("the loop's optimizer makes the updates")
+
+    @property
+    def lr(self) -> float:
+        """The learning rate now, which adaptive periods ask for."""
+        return float(self._optimizer.param_groups[0]["lr"])
 
     def update(self, _: Layout) -> Callable[..., Any]:
         """Be the program's optimizer."""
@@ -113,7 +120,7 @@ class Driven:
             )
         broadcast(model)
         self._model, self._node = model, node
-        self._training = _Training(model, weights, Rand(seed))
+        self._training = _Training(model, optimizer, weights, Rand(seed))
         self._parameters = [each for each in model.parameters() if each.requires_grad]
         own = _Node(node, self._training)
         said = (exchange or Exchange()).laid_out(self._training.layout)
