@@ -223,7 +223,7 @@ def test_is_a_meeting_of_all_and_stands_alone():
             "PowerSgd(rank=1, warm_start=True, error_feedback=True, alternate=False) needs"
         )
         assert '"synchronous_sgd"' in str(error.value)
-    with pytest.raises(Incompatible, match="is given what another codec has made"):
+    with pytest.raises(Incompatible, match="needs to be the only codec"):
         Exchange(Chain((TopK(0.1), PowerSgd())))
 
 

@@ -89,11 +89,12 @@ def test_a_message_of_the_rows_of_another_call_is_refused(monkeypatch):
     with two_workers(monkeypatch) as (worker, peer):
         expecting(worker, long)
         take = expecting(worker, short)
-        peer.send(0, Ragged((torch.zeros(11),)), TAG)
+        sent = peer.send(0, Ragged((torch.zeros(11),)), TAG)  # what nobody holds is not sent
         with pytest.raises(
             QuorateError, match=r"rank 1 sent float32\[\*\] with \[11\] rows, but there are at most \[10\]"
         ):
             take()
+        sent()
 
 
 def test_a_message_that_comes_before_it_is_asked_for_is_measured_by_what_is_asked(monkeypatch):
