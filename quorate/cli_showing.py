@@ -40,10 +40,10 @@ def check(
         epochs = in_epochs(chosen, schedule)
         table.add_row("who leaves", "all begin anew from the last step" if epochs else "the program goes on without")
     table.add_row("messages", str(exchange.codec))
-    meets = chosen.plan(chosen.workers).meets
-    if meets:
+    meets, to_be_chosen = chosen.plan(chosen.workers).meets, choosing.table(chosen, chosen.workers)
+    if meets and to_be_chosen is None:
         table.add_row("in a meeting", f"updates are {route(exchange, name)}")
-    if meets and summed:
+    if meets and summed and to_be_chosen is None:
         table.add_row("summed by", name)
     opened = "each update" if facts.opens else "the total only"
     table.add_row("readable", f"{opened}, by who combines them")
@@ -51,7 +51,6 @@ def check(
     table.add_row("noise", "yes" if facts.noisy else "no")
     out_console.print(f"{recipe}: ok")
     out_console.print(table)
-    to_be_chosen = choosing.table(chosen, chosen.workers)
     if to_be_chosen is not None:
         out_console.print(to_be_chosen)
     elif meets:
