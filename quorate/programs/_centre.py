@@ -15,7 +15,7 @@ from quorate.codecs import State
 from quorate.exchange import Exchange
 from quorate.node import Departed, Node
 from quorate.programs._rest import HOST
-from quorate.programs._server import with_clock
+from quorate.programs._server import clock_of, with_clock
 from quorate.rand import At, Rand
 
 PUSH, PULL, LAST = 1, 2, 3
@@ -46,14 +46,15 @@ class Centre:
         like = with_clock(self._exchange.emits(self.value), 0)
         while any(clock < self._steps for clock in self._clocks.values()):
             try:
-                src, (*said, clock) = await self._node.recv(None, like, PUSH)
+                src, (*said, added) = await self._node.recv(None, like, PUSH)
+                clock = clock_of(added, src)
                 if src in answers:
                     await answers.pop(src)
-                at = At(int(clock) - 1, src, self._node.size, self._rand)
+                at = At(clock - 1, src, self._node.size, self._rand)
                 told = self._exchange.hear(tuple(said), self.value, at)
                 answer, self.value = self._meet(self.value, told)
                 answers[src] = self._node.send(src, (answer,), PULL)
-                self._clocks[src] = int(clock)
+                self._clocks[src] = clock
             except Departed as gone:
                 self._clocks.pop(gone.rank, None)
         await _delivered(list(answers.values()))

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 import torch
 from torch import Tensor
 
+from quorate.errors import RunError
 from quorate.exchange import Exchange
 from quorate.node import Departed, Node
 from quorate.programs._workers import Workers
@@ -20,6 +21,17 @@ PUSH, PULL, LAST = 1, 2, 3
 def with_clock(message: Message, clock: int) -> Message:
     """Return a message, ragged or not, that also says how many updates its sender has pushed."""
     return type(message)((*message, torch.tensor([clock])))
+
+
+def clock_of(said: Tensor, src: int) -> int:
+    """Return what `with_clock` added to a worker's message.
+
+    Raises:
+        RunError: if it is not one number.
+    """
+    if said.numel() != 1:
+        raise RunError(f"rank {src} pushed an update with {said.numel()} clocks instead of one: the message is damaged")
+    return int(said)
 
 
 class Shard:
@@ -71,7 +83,7 @@ class Shard:
         while workers.clocks and workers.slowest < until:
             try:
                 src, (*said, clock) = await self._node.recv(None, like, PUSH)
-                await self._pushes(src, tuple(said), int(clock))
+                await self._pushes(src, tuple(said), clock_of(clock, src))
             except Departed as gone:
                 workers.forget(gone.rank)
             await self._go_on()

@@ -13,13 +13,14 @@ from quorate.codecs.chain import Chain
 from quorate.codecs.error_feedback import ErrorFeedback
 from quorate.codecs.identity import Identity
 from quorate.codecs.top_k import TopK
-from quorate.errors import RecipeError
+from quorate.errors import RecipeError, RunError
 from quorate.exchange import Exchange
 from quorate.optimizer import Optimizer
 from quorate.periods.adaptive import Adaptive
 from quorate.periods.every import every
 from quorate.plan import plan_of
 from quorate.programs._differences import lossless, meets
+from quorate.programs._server import clock_of, with_clock
 from quorate.topologies import mixing_matrix
 from quorate.topologies.one_peer_exponential import one_peer_exponential
 from quorate.topologies.ring import ring
@@ -241,3 +242,11 @@ def test_what_loses_nothing_is_told_from_what_may():
     assert not lossless(TopK(0.999))
     assert not lossless(Together())
     assert not meets(ErrorFeedback(Chain((TopK(0.1), Identity()))))
+
+
+def test_a_push_says_one_clock():
+    *_, added = with_clock((torch.zeros(3),), 7)
+    assert clock_of(added, 2) == 7
+    for damaged in (torch.zeros(0, dtype=torch.int64), torch.zeros(2, dtype=torch.int64)):
+        with pytest.raises(RunError, match=rf"rank 2 pushed an update with {len(damaged)} clocks"):
+            clock_of(damaged, 2)
