@@ -167,7 +167,7 @@ def _costs(
         try:
             said = replace(exchange, codec=codec_of(name)).laid_out(layout)
             plan_of(recipe.program, size, exchange=said)
-            summed = said.sums_in_flight or said.meets_itself
+            summed = said.sums_in_flight
             cost = cost_of(said.codec, update, size, summed=summed, repeats=3 if coding is None else 0)
         except QuorateError as error:
             costs[name] = error.problem

@@ -26,7 +26,7 @@ def check(
     chosen = runs.changed(recipe, None, workers, cluster)
     exchange = chosen.exchange
     facts = exchange.facts
-    summed = exchange.sums_in_flight or exchange.meets_itself
+    summed = exchange.sums_in_flight
     name = chosen.tables["collective" if summed else "sparse_collective"]["name"]
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_row("program", f"{chosen.tables['program']['name']}, {chosen.steps} steps")

@@ -86,6 +86,11 @@ class Exchange:
             f"the collective `{name_of(self.collective)}` has nothing to sum: messages are gathered and decoded",
             "leave out [collective]",
         )
+        require(
+            self.sums_in_flight or not self.meets_itself,
+            f"{self.codec} sums on the way, but {name_of(self.aggregator)} needs each worker's update",
+            'name = "mean" in [aggregator], or another codec',
+        )
         self._require_sparse()
 
     def _require_sparse(self) -> None:
@@ -159,7 +164,7 @@ class Exchange:
             The combined update of shape (d,), to be read only, and the codec's new state.
         """
         share = 1.0 if weighted else 1 / node.size if weights is None else weights[node.rank]
-        if self.sums_in_flight or self.meets_itself:
+        if self.sums_in_flight:
             if self.watch is not None:
                 self.watch(update, at)
             if isinstance(self.codec, Identity):

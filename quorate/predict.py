@@ -149,7 +149,7 @@ def predicted(exchange: Exchange, name: str, cluster: Cluster, n: int) -> tuple[
 
 def _rows(exchange: Exchange, name: str, links: Links, said: Sequence[Spoken]) -> list[_Row]:
     """Return the ways of forming the sum, the one that is used first."""
-    if exchange.sums_in_flight or exchange.meets_itself:
+    if exchange.sums_in_flight:
         return _choices("collective", exchange.collective, name, links, said)
     if exchange.combines_entries:
         return _choices("sparse_collective", exchange.sparse_collective, name, links, said, exchange.remembers)
@@ -232,7 +232,7 @@ def _table(title: str, sizes: Sequence[float]) -> Table:
 
 def _hints(exchange: Exchange, rows: Sequence[_Row], plain: Sequence[float | None]) -> list[str]:
     """Say where messages that are short make meetings that are long, and what is faster."""
-    summed = exchange.sums_in_flight or exchange.meets_itself
+    summed = exchange.sums_in_flight
     hints = []
     for place, (size, dense) in enumerate(zip(SIZES, plain, strict=True)):
         used = rows[0].seconds[place]

@@ -193,6 +193,14 @@ def largest(rows: Tensor, spare: Tensor) -> Tensor:
     return torch.abs(rows, out=spare).amax(dim=1, keepdim=True)
 
 
+def sign_bits(rows: Tensor, codes: Tensor, spare: Tensor) -> None:
+    """Write 1 to the codes (r, b) of the entries that are negative, -0 included, and 0 to the others."""
+    kind = anatomy(rows.dtype)
+    integers = spare.view(kind.integer)
+    torch.bitwise_right_shift(rows.view(kind.integer), kind.width - 1, out=integers)
+    codes.copy_(integers).bitwise_and_(1)
+
+
 def normal(steps: Tensor, most: float) -> Tensor:
     """Keep steps so large that a division by them, and so small that `most` times them, is finite; in place."""
     numbers = torch.finfo(steps.dtype)

@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from quorate.codecs._quantiser import Block, Quantiser, anatomy
+from quorate.codecs._quantiser import Block, Quantiser, sign_bits
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,7 @@ class OneBit(Quantiser):
 
     def quantise(self, rows: Tensor, numbers: Tensor, codes: Tensor, spare: Tensor, chance: Tensor | None) -> None:
         """Take the sign bits, and the means; see `Quantiser`."""
-        kind = anatomy(rows.dtype)
-        integers = spare.view(kind.integer)
-        torch.bitwise_right_shift(rows.view(kind.integer), kind.width - 1, out=integers)
-        codes.copy_(integers).bitwise_and_(1)
+        sign_bits(rows, codes, spare)
         below = spare.copy_(codes).sum(dim=1).clamp_min_(1)
         above = rows.shape[1] - spare.sum(dim=1)
         above.clamp_min_(1)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from quorate.codecs._quantiser import Block, Quantiser, anatomy
+from quorate.codecs._quantiser import Block, Quantiser, anatomy, sign_bits
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,9 @@ class Sign(Quantiser):
 
     def quantise(self, rows: Tensor, numbers: Tensor, codes: Tensor, spare: Tensor, chance: Tensor | None) -> None:
         """Take the sign bits, and the mean; see `Quantiser`."""
-        kind = anatomy(rows.dtype)
         torch.sum(torch.abs(rows, out=spare), dim=1, keepdim=True, out=numbers)
         numbers.clamp_(max=torch.finfo(rows.dtype).max).div_(rows.shape[1])
-        integers = spare.view(kind.integer)
-        torch.bitwise_right_shift(rows.view(kind.integer), kind.width - 1, out=integers)
-        codes.copy_(integers).bitwise_and_(1)
+        sign_bits(rows, codes, spare)
 
     def values(self, codes: Tensor, numbers: Tensor, out: Tensor) -> None:
         """Give the mean the sign bits."""

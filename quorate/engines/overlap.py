@@ -51,7 +51,7 @@ class Bucket:
     @property
     def share(self) -> float:
         """What gradients are multiplied by on their way into the bucket."""
-        return self._share if self.exchange.sums_in_flight or self.exchange.meets_itself else 1.0
+        return self._share if self.exchange.sums_in_flight else 1.0
 
     def use(self, exchange: Exchange) -> None:
         """Go on with another exchange; what is left unsaid is kept if it can remember it under the same name."""
@@ -207,7 +207,7 @@ class Overlap:
         while self._started < len(self.buckets) and not self.buckets[self._started].missing:
             bucket = self.buckets[self._started]
             at = At(self.step, self.node.rank, self.node.size, self.rand.fold("bucket", self._started))
-            weighted = bucket.exchange.sums_in_flight or bucket.exchange.meets_itself
+            weighted = bucket.exchange.sums_in_flight
             self._started += 1
             bucket.under_way = Started(
                 bucket.exchange(self.node, bucket.flat, bucket.state, at, self.weights, weighted=weighted)

@@ -100,7 +100,7 @@ class Tuning:
             codec = codec_of(name)
             try:
                 said = replace(bucket.exchange, codec=codec, collective=backend).laid_out(bucket.layout)
-                summed = said.sums_in_flight or said.meets_itself
+                summed = said.sums_in_flight
                 cost = cost_of(said.codec, drawn, node.size, summed=summed)
                 costs.append(cost if cost.travel(self.link)[0] < float("inf") else None)
             except QuorateError:

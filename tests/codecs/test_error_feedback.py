@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from quorate.aggregators.majority_vote import majority_vote
 from quorate.codecs.adaptive import Adaptive
 from quorate.codecs.chain import Chain
 from quorate.codecs.error_feedback import ErrorFeedback, entries, sparsifier_of
@@ -140,6 +141,11 @@ def test_finds_the_sparsifier():
 def test_codecs_that_can_not_be_helped_are_refused(codec, says):
     with pytest.raises(Incompatible, match=says):
         Exchange(ErrorFeedback(codec))
+
+
+def test_a_codec_that_sums_by_itself_is_refused_where_each_update_is_needed():
+    with pytest.raises(Incompatible, match="majority_vote needs each worker's update"):
+        Exchange(PowerSgd(), majority_vote)
 
 
 def test_a_codec_that_has_to_be_the_only_one_is_refused_in_a_chain():
