@@ -23,7 +23,8 @@ from typing import Any
 from quorate import folder
 from quorate.engines.membership import Coordinator
 from quorate.errors import QuorateError, RecipeError, RunError
-from quorate.recorder import Progress, read_lines
+from quorate.metrics_file import read_lines
+from quorate.recorder import Progress
 
 _LOOK = 0.05  # seconds between two looks at the workers
 _GRACE = 10.0  # seconds for workers to end by themselves

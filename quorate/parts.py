@@ -36,6 +36,9 @@ KINDS = {
     "learning_rate": "learning_rates",
     "collective": "collectives",
     "sparse_collective": "sparse_collectives",
+    "algorithm": "algorithms",
+    "selection": "selections",
+    "downlink": "codecs",
 }
 
 
@@ -125,6 +128,11 @@ def short(error: Exception) -> str:
 
 def _annotated(part: Any) -> Any:
     return vars(part)["__init__"] if is_dataclass(part) else part
+
+
+def name_of(instance: Any) -> str:
+    """Return the name in recipes of a part that is an instance of a ready class."""
+    return str(type(instance).__module__).rpartition(".")[2]
 
 
 def settings(part: Any) -> dict[str, inspect.Parameter]:

@@ -19,6 +19,7 @@ class Plan:
         may_leave: ranks that can leave while the program goes on with the others by itself.
         meets: all ranks meet in exchanges; otherwise they talk in pairs.
         alone: workers talk in connections of two (tags from 1 of `Node.send`), which take tensors on the CPU.
+        federated: it is the program of a federation's server, over `quorate.federated.Server`.
         says: (label, text) lines for `quorate check`.
     """
 
@@ -26,6 +27,7 @@ class Plan:
     may_leave: frozenset[int] = frozenset()
     meets: bool = True
     alone: bool = False
+    federated: bool = False
     says: tuple[tuple[str, str], ...] = ()
 
     @property

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -18,7 +18,9 @@ import tomli_w
 from pydantic import BaseModel, Field
 
 from quorate import graph_check, loading, misplaced, parts
+from quorate.algorithms import Algorithm
 from quorate.cluster import Cluster
+from quorate.codecs import Codec
 from quorate.errors import RecipeError, suggestion
 from quorate.exchange import Exchange
 from quorate.learning_rates import LearningRate, Product
@@ -28,10 +30,11 @@ from quorate.partitions import Partition
 from quorate.periods import Period, timing
 from quorate.plan import Plan, plan_of
 from quorate.rand import Rand
+from quorate.selections import Selection
 from quorate.settings import ProcessSettings, RecordSettings, SimulatorSettings, checked
 from quorate.sparse.task import SparseTask
 from quorate.sparse.training import SparseTraining
-from quorate.spoken import exchange_of, require_meetings
+from quorate.spoken import codec_of, exchange_of, require_meetings
 from quorate.tasks import Task
 from quorate.topologies import Topology
 from quorate.training import Training
@@ -44,6 +47,9 @@ _OF_PROGRAM: dict[Any, str] = {
     LearningRate: "learning_rate",
     Period: "period",
     Topology: "topology",
+    Algorithm: "algorithm",
+    Selection: "selection",
+    Codec: "downlink",
 }
 
 
@@ -56,6 +62,7 @@ _SETTINGS: dict[str, type[BaseModel]] = {
 _PARTS = (
     *("task", "partition", "program", "optimizer", "outer_optimizer", "learning_rate"),
     *("period", "topology", "codec", "aggregator", "collective", "sparse_collective"),
+    *("algorithm", "selection", "downlink"),
 )
 _DEFAULTS: dict[str, Any] = {
     "task": {"name": "digits"},
@@ -68,7 +75,13 @@ _DEFAULTS: dict[str, Any] = {
     "learning_rate": {"name": "constant"},
     "period": {"name": "every"},
     "topology": {"name": "ring"},
+    "algorithm": {"name": "fed_avg"},
+    "selection": {"name": "uniform"},
+    "downlink": [],
 }
+
+
+_OF_LISTS = ("codec", "downlink")
 
 
 @dataclass(frozen=True)
@@ -149,6 +162,8 @@ class Recipe:
                 if key in hints:
                     parts.typed(f"[optimizer] `{key}`", hints[key], value)
             return Optimizer(table["name"], {key: value for key, value in table.items() if key != "name"})
+        if kind == "downlink":
+            return codec_of(kind, table, self.folder)
         if isinstance(table, list):
             return Product(tuple(parts.build(kind, each, folder=self.folder) for each in table))
         return parts.build(kind, table, folder=self.folder)
@@ -201,9 +216,9 @@ def resolve(whole: Mapping[str, Any], name: str, folder: Path) -> Recipe:
     tables: dict[str, Any] = {}
     for kind in _PARTS:
         table = whole.get(kind, _DEFAULTS.get(kind))
-        if kind == "codec":
+        if kind in _OF_LISTS:
             if not isinstance(table, list) or not all(isinstance(each, Mapping) for each in table):
-                raise RecipeError("codecs are written as [[codec]], one table each, in their order on the wire")
+                raise RecipeError(f"codecs are written as [[{kind}]], one table each, in their order on the wire")
         elif kind == "learning_rate" and isinstance(table, list) and table:
             if not all(isinstance(each, Mapping) for each in table):
                 raise RecipeError(
@@ -216,6 +231,10 @@ def resolve(whole: Mapping[str, Any], name: str, folder: Path) -> Recipe:
     program = parts.find("program", tables["program"].get("name"), folder)
     misplaced.refuse(tables["program"], parts.settings(program))
     used = _parts_of(program).values()
+    for key, kind in _parts_of(program).items():
+        default = parts.settings(program)[key].default
+        if kind not in whole and kind in tables and kind not in _OF_LISTS and is_dataclass(default):
+            tables[kind] = {"name": parts.name_of(default)}
     for kind in set(_OF_PROGRAM.values()) - set(used):
         if kind in whole:
             raise RecipeError(f"program `{tables['program']['name']}` has no use for [{kind}]", f"leave out [{kind}]")
@@ -261,7 +280,7 @@ def _check(recipe: Recipe) -> None:
     if steps is not None and steps < 1:
         raise RecipeError(f"`steps` must be at least 1, got {steps}", "steps = 300")
     plan = recipe.plan(recipe.workers)
-    if not plan.meets:
+    if not plan.meets and not plan.federated:
         require_meetings(recipe.exchange, recipe.tables["program"]["name"])
     if plan.alone and recipe.processes.device == "cuda":
         raise RecipeError(

@@ -22,8 +22,9 @@ from quorate.engines.epochs import Rehearsal
 from quorate.engines.standing import Standing, unpacked
 from quorate.errors import QuorateError, RecipeError
 from quorate.files import write_atomically
+from quorate.metrics_file import read_lines
 from quorate.recipe import Recipe
-from quorate.recorder import Progress, RunRecorder, read_lines
+from quorate.recorder import Progress, RunRecorder
 from quorate.schedule import Schedule
 from quorate.trace import Trace
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from quorate import checkpoint, choosing, folder, rehearsal
+from quorate import checkpoint, choosing, federation, folder, rehearsal
 from quorate.cluster_file import load_cluster
 from quorate.cursor import SharedTraining
 from quorate.elastic import Options, coordinate, required
@@ -94,6 +94,8 @@ def _simulate(
     batching = Batching(exact=_batching(recipe, size) == "exact")
     if isinstance(training, SharedTraining):
         return rehearsal.simulate(recipe, schedule, where, training, batching, told, progress)
+    if recipe.plan(size).federated and isinstance(training, Training):
+        return federation.simulate(recipe, size, where, training, progress)
     trace = Trace(size)
     resumed = checkpoint.latest(where / "checkpoints", 1)
     record = RunRecorder(where, range(size), size, recipe.record, training, trace, resumed, progress)

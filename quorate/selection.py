@@ -68,7 +68,12 @@ def plain_above(x: Tensor, threshold: float) -> Chosen:
 
 
 def largest(x: Tensor, k: int) -> Chosen:
-    """Return k entries of the largest absolute values, exactly; of equal ones, any.
+    """Return k entries of the largest absolute values, exactly; of equal ones, any; see `at_least`."""
+    return most(at_least(x, k), k)
+
+
+def at_least(x: Tensor, k: int) -> Chosen:
+    """Return k entries or a few more, of which none is smaller than one that is left out.
 
     A threshold that a few more than k should exceed is read off a sample. If fewer do, they are found without it.
 
@@ -85,7 +90,7 @@ def largest(x: Tensor, k: int) -> Chosen:
         threshold = threshold_of(sample, rank)
         found = above(x, threshold)
         if len(found.indices) >= k:
-            return most(found, k)
+            return found
         if threshold == 0:
             return _filled(found, k)
     if x.device.type != "cpu":
@@ -111,15 +116,15 @@ def most(chosen: Chosen, k: int) -> Chosen:
     return chosen._at(torch.from_numpy(_largest_places(chosen.magnitudes.numpy(), k)))
 
 
-def strided(x: Tensor, size: int, offset: int = 0) -> Tensor:
+def strided(x: Tensor, size: int, offset: int = 0, part: int = _THINNED) -> Tensor:
     """Return every so-many-th entry of x, of shape (d,), as a view.
 
     Args:
-        size: of the sample, about, but at most a sixteenth of d; the stride is a prime, so that it does not keep step
+        size: of the sample, about, but at most one in `part` of d; the stride is a prime, so that it does not keep step
             with the rows of a layer.
         offset: which entries, from 0; taken modulo the stride.
     """
-    size = min(size, len(x) // _THINNED)
+    size = min(size, len(x) // part)
     stride = _prime_up_to(len(x) // size) if size else 1
     return x[offset % stride :: stride] if size else x[:0]
 
@@ -147,7 +152,7 @@ def moments(x: Tensor) -> tuple[float, float]:
     else:
         total = square = 0.0
         for _, piece in _pieces(x):
-            total += float(piece.sum())
+            total += float(np.einsum("i->", piece))
             square += float(np.einsum("i,i->", piece, piece))
     mean = total / d
     return mean, math.sqrt(max(0.0, square / d - mean * mean))

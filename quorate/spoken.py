@@ -32,7 +32,7 @@ def exchange_of(tables: Mapping[str, Any], folder: Path) -> Exchange:
     aggregator: Aggregator = parts.build("aggregator", tables["aggregator"], folder=folder)
     collective: Collective = parts.build("collective", tables["collective"], folder=folder)
     sparse: SparseCollective = parts.build("sparse_collective", tables["sparse_collective"], folder=folder)
-    return Exchange(_codec(tables["codec"], folder), aggregator, collective, sparse)
+    return Exchange(codec_of("codec", tables["codec"], folder), aggregator, collective, sparse)
 
 
 def require_meetings(exchange: Exchange, program: str) -> None:
@@ -53,18 +53,18 @@ def require_meetings(exchange: Exchange, program: str) -> None:
         )
 
 
-def _codec(tables: Sequence[Mapping[str, Any]], folder: Path) -> Codec:
-    """Build the codecs of a recipe, of which one that has a codec of its own takes all that follow it."""
+def codec_of(kind: str, tables: Sequence[Mapping[str, Any]], folder: Path) -> Codec:
+    """Build a recipe's codecs, [[codec]] or [[downlink]]; one that has a codec of its own takes all that follow it."""
     codecs: list[Codec] = []
     for table in reversed(tables):
-        if "codec" not in parts.settings(parts.find("codec", table.get("name"), folder)):
-            codecs.insert(0, parts.build("codec", table, folder=folder))
+        if "codec" not in parts.settings(parts.find(kind, table.get("name"), folder)):
+            codecs.insert(0, parts.build(kind, table, folder=folder))
         elif codecs:
-            codecs = [parts.build("codec", table, {"codec": _chained(codecs)}, folder)]
+            codecs = [parts.build(kind, table, {"codec": _chained(codecs)}, folder)]
         else:
             raise RecipeError(
                 f"`{table['name']}` is about the codecs that follow it, but none does",
-                f'put [[codec]] name = "{table["name"]}" first, and e.g. name = "top_k" after it',
+                f'put [[{kind}]] name = "{table["name"]}" first, and e.g. name = "top_k" after it',
             )
     return _chained(codecs)
 

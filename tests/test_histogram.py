@@ -13,9 +13,9 @@ from quorate.codecs.top_k import TopK
 from quorate.errors import RunError
 from quorate.exchange import Exchange
 from quorate.histogram import RATIOS, Histograms, measure
+from quorate.metrics_file import read_lines
 from quorate.rand import At, Rand
 from quorate.recipe import load
-from quorate.recorder import read_lines
 from tests.commands import stop_at, write_recipe
 from tests.tiny import randn
 

@@ -13,8 +13,8 @@ import torch
 from quorate.engines import sessions
 from quorate.engines.packing import sign
 from quorate.engines.sessions import _HEADER, _NOTHING, _Room, _slot
+from quorate.metrics_file import read_lines
 from quorate.node import Departed
-from quorate.recorder import read_lines
 from quorate.wire import Ragged
 from tests.commands import has_checkpoint, kill, result, started, until, workers, write_task
 from tests.engines.connected import a_worker_and_a_forger, two_workers

@@ -1,0 +1,175 @@
+"""What a federation's server knows, and what it makes of replies; the same for all its programs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from quorate.aggregators import what_it_needs
+from quorate.algorithms import Algorithm, Combined
+from quorate.errors import QuorateError
+from quorate.exchange import Exchange
+from quorate.federated import Reply
+from quorate.outer_optimizers import OuterOptimizer
+from quorate.rand import At
+from quorate.selections import Known
+from quorate.training import Training
+from quorate.trees import Tree, branch, leaf
+from quorate.wire import Message, Opens, Ragged, described
+
+_TOLD = ("samples", "loss", "steps")  # numbers of every reply
+_LEARNED = ("samples", "losses", "seconds", "times")  # what `Known` holds
+
+
+class Model:
+    """The server's half of a federation.
+
+    Args:
+        training: the model.
+        uplink: how clients say what they have come to, and how it is combined.
+        downlink: how the server says what it broadcasts.
+        algorithm: what is made of it.
+        optimizer: the server's.
+        size: how many clients there are.
+    """
+
+    def __init__(
+        self,
+        training: Training,
+        uplink: Exchange,
+        downlink: Exchange,
+        algorithm: Algorithm,
+        optimizer: OuterOptimizer,
+        size: int,
+    ) -> None:
+        self._training, self._uplink, self._downlink = training, uplink, downlink
+        self._algorithm, self._optimizer, self._size = algorithm, optimizer, size
+        self.parameters = training.initial().clone()
+        self._kept = algorithm.init(self.parameters)
+        self._outer = optimizer.init(self.parameters)
+        self._said: dict[str, Tree] = {}
+        self._likes = dict(algorithm.says(self.parameters, training.layout))
+        self._known: dict[str, dict[int, float]] = {name: {} for name in _LEARNED}
+
+    @property
+    def known(self) -> Known:
+        """What has been learned of the clients."""
+        return Known(**self._known)
+
+    def learn(self, what: str, client: int, value: float) -> None:
+        """Take note of a client: what a field of `Known` says of it."""
+        self._known[what][client] = value
+
+    def state(self) -> Tree:
+        """Return all that a server needs to go on."""
+        known = {
+            name: {"clients": torch.tensor(list(values)), "values": torch.tensor(list(values.values())).double()}
+            for name, values in self._known.items()
+        }
+        return {
+            "parameters": self.parameters,
+            "algorithm": self._kept,
+            "outer": self._outer,
+            "downlink": dict(self._said),
+            "known": known,
+        }
+
+    def load(self, state: Tree) -> None:
+        """Go on from a state."""
+        self.parameters = leaf(state, "parameters").clone()
+        self._kept, self._outer = branch(state, "algorithm"), branch(state, "outer")
+        said, known = branch(state, "downlink"), branch(state, "known")
+        self._said = {name: branch(said, name) for name in said}
+        for name in known:
+            clients, values = leaf(branch(known, name), "clients"), leaf(branch(known, name), "values")
+            self._known[name] = dict(zip(clients.long().tolist(), values.tolist(), strict=True))
+
+    def broadcast(self, round: int) -> dict[str, Message]:
+        """Encode what clients are sent in a round; what a codec remembers goes on from one broadcast to the next."""
+        said = {}
+        for name, tensor in sorted(self._algorithm.broadcast(self.parameters, self._kept).items()):
+            at = At(round, 0, self._size, self._training.rand.fold("downlink"))
+            state = self._said[name] if name in self._said else self._downlink.init(tensor)
+            said[name], self._said[name] = self._downlink.say(tensor.clone(), state, at)
+        return said
+
+    def flaw(self, reply: Reply) -> str | None:
+        """Return what is wrong with a reply, in words; None if it can be used."""
+        for name in _TOLD:
+            value = reply.numbers.get(name)
+            if value is None or not math.isfinite(value) or value < 0:
+                return f"its `{name}` is {value}"
+        for name, like in self._likes.items():
+            try:
+                message, most = reply.message(name), self._uplink.emits(like)
+                if not _fits(message, most):
+                    return f"its `{name}` is {described(message)}, not {described(most)}"
+                update = self._uplink.hear(message, like, self._at(name, reply))
+            except (QuorateError, LookupError) as error:
+                return f"its `{name}` can't be decoded: {error}"
+            if not torch.isfinite(torch.dot(update, update)) and not update.isfinite().all():
+                return f"its `{name}` holds NaN or infinity"
+        return None
+
+    def update(
+        self, replies: Sequence[Reply], discounts: Sequence[float] | None = None
+    ) -> tuple[float, dict[str, float]]:
+        """Step by what replies come to, added up in the order given.
+
+        Args:
+            replies: without a flaw, at least one.
+            discounts: factors of their weights; None for 1.
+
+        Returns:
+            The mean of the clients' training losses, by weight, and further numbers to record.
+        """
+        numbers = [reply.numbers for reply in replies]
+        counts = list(self._algorithm.weights(numbers))
+        if discounts is not None:
+            counts = [count * discount for count, discount in zip(counts, discounts, strict=True)]
+        total = sum(counts)
+        weights = [count / total if total else 1 / len(counts) for count in counts]
+        updates = {name: self._combined(name, like, replies, weights) for name, like in self._likes.items()}
+        slope, self._kept = self._algorithm.server(
+            self.parameters, self._kept, Combined(updates, weights, numbers, self._size)
+        )
+        self.parameters, self._outer = self._optimizer.step(self.parameters.clone(), slope, self._outer)
+        for reply in replies:
+            self.learn("losses", reply.client, reply.numbers["loss"])
+            self.learn("samples", reply.client, reply.numbers["samples"])
+        loss = sum(weight * each["loss"] for weight, each in zip(weights, numbers, strict=True))
+        return loss, {"clients": float(len(replies)), "drift": float(slope.norm())}
+
+    def _combined(self, name: str, like: Tensor, replies: Sequence[Reply], weights: Sequence[float]) -> Tensor:
+        """Aggregate an update; if its total is all that is needed, one reply at a time is in memory."""
+        if what_it_needs(self._uplink.aggregator) == Opens.TOTAL:
+            total = torch.zeros_like(like)
+            for reply, weight in zip(replies, weights, strict=True):
+                head, *side = reply.message(name)
+                self._uplink.codec.add(total, head, tuple(side), weight, self._at(name, reply))
+            return total
+        heard = [self._uplink.hear(reply.message(name), like, self._at(name, reply)) for reply in replies]
+        return self._uplink.combine(heard, weights)
+
+    def _at(self, name: str, reply: Reply) -> At:
+        return at_of(self._training, self._size, name, reply.client, reply.round)
+
+
+def at_of(training: Training, size: int, name: str, client: int, round: int) -> At:
+    """Return where a client says an update of a name."""
+    return At(round, client, size, training.rand.fold("uplink", name))
+
+
+def _fits(message: Message, most: Message) -> bool:
+    """Return whether a message has the dtypes and shapes that are expected, or fewer rows where they may vary."""
+    if len(message) != len(most):
+        return False
+    for tensor, limit in zip(message, most, strict=True):
+        if tensor.dtype != limit.dtype or tensor.dim() != limit.dim() or tensor.shape[1:] != limit.shape[1:]:
+            return False
+        if len(tensor) > len(limit) if isinstance(most, Ragged) and limit.dim() else tensor.shape != limit.shape:
+            return False
+    return True
