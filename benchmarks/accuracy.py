@@ -69,6 +69,7 @@ class Run:
     steps: int
     warm_up: int
     momentum: float
+    lr: float
     data: Path
 
     def __call__(self) -> dict[str, Any]:
@@ -84,7 +85,7 @@ class Run:
                 synchronous_sgd,
                 training=training,
                 exchange=exchange,
-                optimizer=Optimizer("sgd", {"lr": settings["lr"], "momentum": momentum}),
+                optimizer=Optimizer("sgd", {"lr": self.lr, "momentum": momentum}),
                 steps=self.steps,
                 batch=settings["batch"],
                 learning_rate=partial(decayed, at=[self.steps // 2, self.steps * 3 // 4]),
@@ -107,7 +108,8 @@ def runs_of(options: argparse.Namespace) -> list[Run]:
             steps = options.steps or round(SETTINGS[task]["steps"] * options.share)
             for codec in dict.fromkeys([DENSE, *options.codecs]):
                 warm_up = round(options.warm_up * steps)
-                planned.append(Run(task, codec, seed, steps, warm_up, options.momentum, options.data))
+                lr = options.lr or SETTINGS[task]["lr"]
+                planned.append(Run(task, codec, seed, steps, warm_up, options.momentum, lr, options.data))
     return planned
 
 
@@ -179,6 +181,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="of both tasks; default: 1,200 and 900")
     parser.add_argument("--warm-up", type=float, default=0.25, help="share of the steps")
     parser.add_argument("--momentum", type=float, default=0.0, help="momentum correction instead of the optimizer's")
+    parser.add_argument("--lr", type=float, help="learning rate; default: 0.1 and 1.0")
     parser.add_argument("--minutes", type=float, default=600.0, help="after which no run begins")
     parser.add_argument("--data", type=Path, default=os.environ.get("QUORATE_DATA"), help="folder of data sets")
     parser.add_argument("--json", type=Path, help="file that the raw numbers are appended to")

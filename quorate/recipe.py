@@ -6,7 +6,6 @@ exceptions, because they are what one varies most.
 
 from __future__ import annotations
 
-import inspect
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, is_dataclass
@@ -18,40 +17,24 @@ import tomli_w
 from pydantic import BaseModel, Field
 
 from quorate import graph_check, loading, misplaced, parts
-from quorate.algorithms import Algorithm
 from quorate.cluster import Cluster
-from quorate.codecs import Codec
 from quorate.errors import RecipeError, suggestion
 from quorate.exchange import Exchange
-from quorate.learning_rates import LearningRate, Product
+from quorate.learning_rates import Product
 from quorate.optimizer import Optimizer, known_optimizers
-from quorate.outer_optimizers import OuterOptimizer
 from quorate.partitions import Partition
-from quorate.periods import Period, timing
+from quorate.periods import timing
 from quorate.plan import Plan, plan_of
 from quorate.rand import Rand
-from quorate.selections import Selection
 from quorate.settings import ProcessSettings, RecordSettings, SimulatorSettings, checked
 from quorate.sparse.task import SparseTask
 from quorate.sparse.training import SparseTraining
 from quorate.spoken import codec_of, exchange_of, require_meetings
+from quorate.tables import DEFAULTS, OF_LISTS, OF_PROGRAM, PARTS, filled, parts_of, without_none
 from quorate.tasks import Task
-from quorate.topologies import Topology
 from quorate.training import Training
 
 Seed = Annotated[int, Field(ge=0, lt=2**62)]
-
-_OF_PROGRAM: dict[Any, str] = {
-    Optimizer: "optimizer",
-    OuterOptimizer: "outer_optimizer",
-    LearningRate: "learning_rate",
-    Period: "period",
-    Topology: "topology",
-    Algorithm: "algorithm",
-    Selection: "selection",
-    Codec: "downlink",
-}
-
 
 _SETTINGS: dict[str, type[BaseModel]] = {
     "cluster": Cluster,
@@ -59,29 +42,6 @@ _SETTINGS: dict[str, type[BaseModel]] = {
     "processes": ProcessSettings,
     "record": RecordSettings,
 }
-_PARTS = (
-    *("task", "partition", "program", "optimizer", "outer_optimizer", "learning_rate"),
-    *("period", "topology", "codec", "aggregator", "collective", "sparse_collective"),
-    *("algorithm", "selection", "downlink"),
-)
-_DEFAULTS: dict[str, Any] = {
-    "task": {"name": "digits"},
-    "partition": {"name": "iid"},
-    "aggregator": {"name": "mean"},
-    "collective": {"name": "backend"},
-    "sparse_collective": {"name": "gather"},
-    "codec": [],
-    "outer_optimizer": {"name": "momentum"},
-    "learning_rate": {"name": "constant"},
-    "period": {"name": "every"},
-    "topology": {"name": "ring"},
-    "algorithm": {"name": "fed_avg"},
-    "selection": {"name": "uniform"},
-    "downlink": [],
-}
-
-
-_OF_LISTS = ("codec", "downlink")
 
 
 @dataclass(frozen=True)
@@ -134,7 +94,7 @@ class Recipe:
     def program(self) -> Any:
         """The program with its settings filled in: (node, training, exchange) -> coroutine."""
         part = parts.find("program", self.tables["program"]["name"], self.folder)
-        given = {name: self._part(kind) for name, kind in _parts_of(part).items()}
+        given = {name: self._part(kind) for name, kind in parts_of(part).items()}
         return parts.build("program", self.tables["program"], given, self.folder)
 
     def plan(self, size: int) -> Plan:
@@ -174,7 +134,7 @@ class Recipe:
         whole |= {kind: table for kind, table in self.tables.items() if table}
         for key in _SETTINGS:
             whole[key] = getattr(self, key).model_dump(mode="json", exclude_none=True)
-        return tomli_w.dumps(_without_none(whole))
+        return tomli_w.dumps(without_none(whole))
 
 
 def load(path: Path) -> Recipe:
@@ -203,7 +163,7 @@ def parse(text: str, name: str, folder: Path) -> Recipe:
 
 def resolve(whole: Mapping[str, Any], name: str, folder: Path) -> Recipe:
     """Check a recipe's values, and fill in defaults; see `load`."""
-    known = ["seed", "workers", *_PARTS, *_SETTINGS]
+    known = ["seed", "workers", *PARTS, *_SETTINGS]
     for key in whole:
         if key not in known:
             raise RecipeError(f"unknown key `{key}` in recipe `{name}`", suggestion(key, known))
@@ -214,9 +174,9 @@ def resolve(whole: Mapping[str, Any], name: str, folder: Path) -> Recipe:
     if "program" not in whole:
         raise RecipeError(f"recipe `{name}` has no [program]", suggestion("", parts.names("program")))
     tables: dict[str, Any] = {}
-    for kind in _PARTS:
-        table = whole.get(kind, _DEFAULTS.get(kind))
-        if kind in _OF_LISTS:
+    for kind in PARTS:
+        table = whole.get(kind, DEFAULTS.get(kind))
+        if kind in OF_LISTS:
             if not isinstance(table, list) or not all(isinstance(each, Mapping) for each in table):
                 raise RecipeError(f"codecs are written as [[{kind}]], one table each, in their order on the wire")
         elif kind == "learning_rate" and isinstance(table, list) and table:
@@ -230,12 +190,12 @@ def resolve(whole: Mapping[str, Any], name: str, folder: Path) -> Recipe:
             tables[kind] = table
     program = parts.find("program", tables["program"].get("name"), folder)
     misplaced.refuse(tables["program"], parts.settings(program))
-    used = _parts_of(program).values()
-    for key, kind in _parts_of(program).items():
+    used = parts_of(program).values()
+    for key, kind in parts_of(program).items():
         default = parts.settings(program)[key].default
-        if kind not in whole and kind in tables and kind not in _OF_LISTS and is_dataclass(default):
+        if kind not in whole and kind in tables and kind not in OF_LISTS and is_dataclass(default):
             tables[kind] = {"name": parts.name_of(default)}
-    for kind in set(_OF_PROGRAM.values()) - set(used):
+    for kind in set(OF_PROGRAM.values()) - set(used):
         if kind in whole:
             raise RecipeError(f"program `{tables['program']['name']}` has no use for [{kind}]", f"leave out [{kind}]")
         tables.pop(kind, None)
@@ -246,17 +206,9 @@ def resolve(whole: Mapping[str, Any], name: str, folder: Path) -> Recipe:
     settings = {key: checked(key, model, whole.get(key, {})) for key, model in _SETTINGS.items()}
     recipe = Recipe(name, folder, seed, workers, tables, **settings)
     _check(recipe)
-    return Recipe(name, folder, seed, workers, {kind: _filled(recipe, kind) for kind in tables}, **settings)
-
-
-def _parts_of(program: Any) -> dict[str, str]:
-    """Return which keyword arguments of a program are parts, and of which kind."""
-    hints = get_type_hints(program)
-    return {
-        name: _OF_PROGRAM[hints[name]]
-        for name in parts.settings(program)
-        if any(hints.get(name) is each or hints.get(name) == each for each in _OF_PROGRAM)
-    }
+    return Recipe(
+        name, folder, seed, workers, {kind: filled(kind, tables[kind], folder) for kind in tables}, **settings
+    )
 
 
 def _check(recipe: Recipe) -> None:
@@ -288,27 +240,3 @@ def _check(recipe: Recipe) -> None:
             " does not have; they go by gloo, with tensors on the CPU",
             'device = "cpu" in [processes]',
         )
-
-
-def _filled(recipe: Recipe, kind: str) -> Any:
-    table = recipe.tables[kind]
-    if isinstance(table, list):
-        return [_with_defaults(kind, each, recipe.folder) for each in table]
-    return dict(table) if kind == "optimizer" else _with_defaults(kind, table, recipe.folder)
-
-
-def _with_defaults(kind: str, table: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    part = parts.find(kind, table.get("name"), folder)
-    elsewhere = ["data", *(["codec"] if kind == "codec" else ()), *(_parts_of(part) if kind == "program" else ())]
-    defaults = {
-        key: each.default
-        for key, each in parts.settings(part).items()
-        if each.default is not inspect.Parameter.empty and key not in elsewhere
-    }
-    return {"name": table["name"]} | defaults | dict(table)
-
-
-def _without_none(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _without_none(each) for key, each in value.items() if each is not None}
-    return [_without_none(each) for each in value] if isinstance(value, list | tuple) else value

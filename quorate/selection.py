@@ -1,9 +1,9 @@
 """Finding the largest entries of a long vector in passes to read it, without another vector of its length.
 
 On the CPU a pass goes in pieces that fit the cache, on one core: the arithmetic is numpy's, whose loops start no
-threads, because waiting for a busy core costs more than a piece takes. On other devices, the plain functions run: they
-are the definitions that the tests compare with. Entries are expected to be finite; NaN exceeds no threshold,
-and is as good as infinite where so many entries must be chosen.
+threads, because waiting for a busy core costs more than a piece takes. On a GPU, `quorate.kernels` run where they can.
+Elsewhere the plain functions do: they are the definitions that the tests compare with. Entries are expected to be
+finite; NaN exceeds no threshold, and is as good as infinite where so many entries must be chosen.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+
+from quorate import kernels
 
 Array = npt.NDArray[np.floating]
 
@@ -47,6 +49,10 @@ class Chosen(NamedTuple):
 
 def above(x: Tensor, threshold: float) -> Chosen:
     """Return the entries of x, of shape (d,), whose absolute values exceed a threshold; one pass."""
+    if kernels.usable(x):
+        from quorate.kernels import above as finding
+
+        return Chosen(*finding.above(x, threshold))
     if x.device.type != "cpu":
         return plain_above(x, threshold)
     indices, magnitudes, mask = [], [], np.empty(min(_PIECE, len(x)), np.bool_)
@@ -143,10 +149,25 @@ def entries(x: Tensor, places: Tensor) -> Tensor:
     return torch.from_numpy(x.detach().numpy()[places.numpy()])
 
 
+def take(x: Tensor, places: Tensor) -> Tensor:
+    """Return x[places], and set these entries to zero: `entries` tells the shapes, no place is there twice."""
+    if kernels.usable(x):
+        from quorate.kernels import take as taking
+
+        return taking.take(x, places)
+    taken = x[places]
+    x[places] = 0
+    return taken
+
+
 def moments(x: Tensor) -> tuple[float, float]:
     """Return mean and standard deviation of x, of shape (d,), d > 0; one pass."""
     d = len(x)
-    if x.device.type != "cpu":
+    if kernels.usable(x):
+        from quorate.kernels import sums
+
+        total, square = sums.moments(x)
+    elif x.device.type != "cpu":
         wide = x.to(_computed(x))
         total, square = float(wide.sum()), float(torch.dot(wide, wide))
     else:
@@ -160,6 +181,10 @@ def moments(x: Tensor) -> tuple[float, float]:
 
 def mean_and_largest_magnitude(x: Tensor) -> tuple[float, float]:
     """Return the mean and the largest of the absolute values of x, of shape (d,), d > 0; one pass."""
+    if kernels.usable(x):
+        from quorate.kernels import sums
+
+        return sums.magnitudes(x)
     if x.device.type != "cpu":
         wide = x.to(_computed(x)).abs()
         return float(wide.mean()), float(wide.max())
@@ -177,6 +202,10 @@ def largest_of_blocks(x: Tensor, block: int) -> Tensor:
         (ceil(d / block),), int64, ascending; of equal ones, any.
     """
     d, whole = len(x), len(x) // block
+    if kernels.usable(x, block):
+        from quorate.kernels import blocks
+
+        return blocks.largest_of_blocks(x, block)
     if x.device.type != "cpu":
         inside = x[: whole * block].reshape(whole, block).abs().argmax(dim=1)
     else:

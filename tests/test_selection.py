@@ -59,6 +59,9 @@ def test_largest_finds_entries_as_large_as_its_definition_does(d, seed, dtype, k
     assert (found.indices.diff() > 0).all()
     assert torch.equal(found.magnitudes, x[found.indices].abs().to(found.magnitudes.dtype))
     assert torch.equal(found.magnitudes.sort().values, wanted.magnitudes.sort().values)
+    more = selection.at_least(x, k)
+    assert torch.equal(more.magnitudes, x[more.indices].abs().to(more.magnitudes.dtype))
+    assert torch.equal(selection.most(more, k).indices, found.indices)
 
 
 @given(d=lengths.filter(bool), seed=st.integers(0, 99), wrong=st.sampled_from([math.nan, math.inf, -math.inf]))
@@ -92,6 +95,13 @@ def test_a_sample_is_about_as_large_as_asked_for_and_never_half_of_all(d, size, 
     wanted = min(size, d // 16)
     assert wanted - 1 <= len(sample) <= 2 * wanted
     assert len(sample) <= d / 8
+
+
+@given(d=st.integers(0, 300_000), size=st.integers(1, 20_000), offset=st.integers(0, 2**63 - 1))
+def test_where_a_sample_may_be_all_it_is_never_smaller_than_asked_for(d, size, offset):
+    sample = selection.strided(torch.empty(d), size, offset, part=1)
+    assert len(sample) >= min(d, size)
+    assert len(sample) <= max(2 * size, 1) or len(sample) == d < 2 * size
 
 
 def test_a_stride_does_not_keep_step_with_rows():

@@ -17,7 +17,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from quorate import bit_packing
+from quorate import bit_packing, kernels
 from quorate.codecs import Plain, Side, State
 from quorate.errors import QuorateError, RecipeError
 from quorate.rand import At
@@ -110,6 +110,10 @@ class Quantiser(Plain, ABC):
     def values(self, codes: Tensor, numbers: Tensor, out: Tensor) -> None:
         """Decode some blocks: see `quantise`; `out` (r, b) is to be filled, codes may be written to."""
 
+    def fused(self) -> kernels.Fused | None:
+        """Return the kernels that do all of it in one pass over an update on a GPU, if there are any."""
+        return None
+
     def wire(self, before: Wire) -> Wire:
         """Declare that messages hold numbers of blocks, which can't be summed."""
         require(before.number == "real", f"{self} rounds real numbers, but is given something else", "put it last")
@@ -132,12 +136,18 @@ class Quantiser(Plain, ABC):
     def decode(self, head: Tensor, side: Side, like: Tensor, at: At) -> Tensor:
         """Decode all blocks."""
         out = like.new_empty(len(like))
+        if fused := self._fused(like):
+            fused.hear(out, head, self._numbers(head, side, like), self.block, None)
+            return out
         for place, codes, numbers in self._heard(head, side, like):
             self.values(codes, numbers, out[place].view_as(codes))
         return out
 
     def add(self, total: Tensor, head: Tensor, side: Side, share: float, at: At) -> None:
         """Decode block by block, and add."""
+        if fused := self._fused(total):
+            fused.hear(total, head, self._numbers(head, side, total), self.block, share)
+            return
         spare = total.new_empty(self._longest(total))
         for place, codes, numbers in self._heard(head, side, total):
             said = spare[: codes.numel()]
@@ -146,6 +156,9 @@ class Quantiser(Plain, ABC):
 
     def _said(self, x: Tensor, at: At, *, take: bool) -> tuple[Tensor, Side]:
         head, numbers = self.emits(x)
+        if fused := self._fused(x):
+            fused.say(x, head, numbers, self.block, take=take)
+            return head, (numbers,)
         longest = self._longest(x)
         spare, unpacked = x.new_empty(longest), head.new_empty(longest if self.bits < 8 else 0)
         drawn = torch.empty(longest * x.element_size() // 8 + 1 if self.random else 0, dtype=torch.int64).to(x.device)
@@ -166,8 +179,11 @@ class Quantiser(Plain, ABC):
                 rows.sub_(floats)
         return head, (numbers,)
 
-    def _heard(self, head: Tensor, side: Side, like: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """Yield where a piece is, its codes and its numbers.
+    def _fused(self, x: Tensor) -> kernels.Fused | None:
+        return self.fused() if x.dtype == torch.float32 and kernels.usable(x, self.block) else None
+
+    def _numbers(self, head: Tensor, side: Side, like: Tensor) -> Tensor:
+        """Return the blocks' numbers of a message.
 
         Raises:
             QuorateError: if it is no message of this codec.
@@ -179,6 +195,11 @@ class Quantiser(Plain, ABC):
         (numbers,) = side
         if not torch.isfinite(numbers).all():
             raise QuorateError(f"the numbers of a message of {self} are not finite: it is damaged")
+        return numbers
+
+    def _heard(self, head: Tensor, side: Side, like: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """Yield where a piece is, its codes and its numbers; see `_numbers`."""
+        numbers = self._numbers(head, side, like)
         for place, blocks, width in pieces(len(like), self.block, like.device):
             packed = head[place.start * self.bits // 8 : bit_packing.size(place.stop, self.bits)]
             codes = bit_packing.unpack(packed, place.stop - place.start, self.bits)

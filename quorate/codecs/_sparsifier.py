@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from quorate import index_coding
+from quorate import index_coding, selection
 from quorate.codecs import Plain, Side, State
 from quorate.rand import At
 from quorate.wire import Message, Ragged, Wire, require
@@ -55,9 +55,7 @@ class Sparsifier(Plain, ABC):
     def take(self, x: Tensor, state: State, at: At) -> tuple[Tensor, Side, State]:
         """Say the chosen entries, and leave the others in x."""
         chosen = self.select(x, at)
-        said = x[chosen]
-        x[chosen] = 0
-        return said, (self.coded(chosen, len(x)).to(x.device),), state
+        return selection.take(x, chosen), (self.coded(chosen, len(x)).to(x.device),), state
 
     def coded(self, chosen: Tensor, d: int) -> Tensor:
         """Return the bytes that say which of d entries are chosen."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from quorate.codecs._levels import Levels
 from quorate.codecs._quantiser import Block, largest
+from quorate.kernels import Fused
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,14 @@ class Int8(Levels):
         Stochastic rounding errs by half a step squared in expectation, where an entry lies between two multiples.
         """
         return max(0, min(self.block, d) - 1) / (4 * 127**2)
+
+    def fused(self) -> Fused | None:
+        """Return the kernels for rounding to the nearest."""
+        if self.stochastic:
+            return None
+        from quorate.kernels import int8
+
+        return int8
 
     def steps(self, rows: Tensor, spare: Tensor) -> Tensor:
         """Return the largest absolute values."""

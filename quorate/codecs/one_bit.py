@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from quorate.codecs._quantiser import Block, Quantiser, sign_bits
+from quorate.kernels import Fused
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,12 @@ class OneBit(Quantiser):
     def bound(self, d: int) -> float:
         """Return 1 - 1 / b for blocks of b, which one entry among zeros reaches."""
         return 1 - 1 / min(self.block, d) if d else 0.0
+
+    def fused(self) -> Fused:
+        """Return the kernels, which serve `sign` and `one_bit`."""
+        from quorate.kernels import signs
+
+        return signs
 
     def quantise(self, rows: Tensor, numbers: Tensor, codes: Tensor, spare: Tensor, chance: Tensor | None) -> None:
         """Take the sign bits, and the means; see `Quantiser`."""

@@ -7,8 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from quorate import selection
 from quorate.codecs._sparsifier import count
 from quorate.codecs.gaussian_k import GaussianK
+from quorate.rand import At, Rand
 from tests.codecs.sparse import AT, are_the_largest, energy
 from tests.tiny import randn
 
@@ -73,6 +75,30 @@ def test_the_usual_distributions_give_about_k(make, seed):
     assert 2 / 3 <= len(codec.select(x, AT)) / 300 <= 4 / 3
     assert energy(codec, x) > 0.75
     assert codec.bell_shaped_bound(300_000) == pytest.approx(0.999**2)
+
+
+@pytest.mark.parametrize("make", [lambda d, s: randn(d, seed=s), heavy, laplace, lambda d, s: randn(d, seed=s) ** 3])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_sample_of_a_thirtieth_gives_about_as_many_as_all_would_and_the_largest(make, seed):
+    d = 2_000_000
+    x, codec = make(d, seed), GaussianK(0.001)
+    got, all_of_it = codec.select(x, AT), GaussianK(0.001, sample=d).select(x, AT)
+    assert are_the_largest(x, got)
+    assert 2 / 3 <= len(got) / 2000 <= 4 / 3
+    assert abs(len(got) - len(all_of_it)) <= 0.2 * len(all_of_it)
+
+
+def test_each_worker_samples_other_entries():
+    x, codec = randn(300_000), GaussianK(0.01, sample=1000)
+    assert len({len(codec.select(x, At(0, rank, 8, Rand(0)))) for rank in range(8)}) > 4
+
+
+def test_one_pass_finds_the_candidates_whatever_has_to_be_corrected(monkeypatch):
+    passes, above = [], selection.above
+    monkeypatch.setattr(selection, "above", lambda x, threshold: passes.append(len(x)) or above(x, threshold))
+    for power in (1, 3, 9):
+        GaussianK(0.001, corrections=8).select(randn(200_000) ** power, AT)
+    assert passes == [200_000] * 3
 
 
 def test_a_sharp_edge_below_the_last_threshold_does_not_leave_out_almost_all():
