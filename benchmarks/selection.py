@@ -3,9 +3,9 @@
 Every size and kind of numbers is given to all sparsifiers and to `x.abs().topk(k)` in turn, on one and on two threads.
 "gradient" is what error feedback holds after ten steps of an MLP of that size on MNIST, or, without `--data`, on
 scikit-learn's digits. Energy is the sum of squares of the chosen entries over that of the k largest. `--training`
-trains with each sparsifier in error feedback instead, and tells chosen / k and energy along the run. Where there is a
-GPU, sizes up to 5e8 are timed on it as well. Full runs take 5 minutes each, `--quick` about one. On a busy machine,
-`--cpu` counts the process's CPU time.
+trains with each sparsifier in error feedback instead, and tells chosen / k and energy along the run. Full runs take 5
+minutes each, `--quick` about one. On a busy machine, `--cpu` counts the process's CPU time. `--device cuda` times sizes
+up to 5e8 on a GPU instead, by the GPU's own events, with the kernels and without, and the quantisers that have some.
 """
 
 from __future__ import annotations
@@ -35,7 +35,6 @@ from quorate.training import Training
 
 RATIO = codings.RATIO
 SIZES = (100_000, 1_000_000, 10_000_000, 25_000_000)
-GPU_SIZES = (1_000_000, 10_000_000, 100_000_000, 500_000_000)
 KINDS = ("normal", "laplace", "t3", "gradient")
 TIMED = ("top_k", "sampled_k", "gaussian_k", "dgc_sample", "redsync", "block_top_k", "threshold", "random_k")
 BEST, FASTER = "sampled_k", 5.0
@@ -116,8 +115,6 @@ def timed(x: Tensor, repeats: int, clock: Callable[[], float]) -> dict[str, list
         for name in ways if repeat % 2 else reversed(ways):
             began = clock()
             ways[name](At(repeat, 0, 1, Rand(0)))
-            if x.is_cuda:
-                torch.cuda.synchronize()
             if repeat:
                 taken[name].append(clock() - began)
     return taken
@@ -189,10 +186,13 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer sizes, kinds and repeats")
     parser.add_argument("--training", action="store_true", help="along training runs, instead of times")
     parser.add_argument("--data", type=Path, default=os.environ.get("QUORATE_DATA"), help="the data folder")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--cpu", action="store_true", help="CPU time instead of wall time")
     parser.add_argument("--sizes", nargs="*", type=lambda text: int(float(text)))
     parser.add_argument("--repeats", type=int, default=0)
     options = parser.parse_args()
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("there is no GPU here that torch can use: nothing was timed")
     torch.set_num_threads(1)
     if options.training:
         steps = 60 if options.quick else 300
@@ -207,6 +207,13 @@ def main() -> None:
         return
     task = mnist(data=Path(options.data)) if options.data else digits()
     clock = time.process_time if options.cpu else time.perf_counter
+    if options.device == "cuda":
+        from selection_gpu import SIZES as GPU_SIZES
+        from selection_gpu import compare_on_gpu
+
+        for d in options.sizes or (GPU_SIZES[:2] if options.quick else GPU_SIZES):
+            compare_on_gpu(d, options.repeats or 20, task)
+        return
     repeats = options.repeats or (5 if options.quick else 7)
     for d in options.sizes or (SIZES[:3] if options.quick else SIZES):
         for kind in ("normal", "gradient") if options.quick else KINDS:
@@ -215,9 +222,6 @@ def main() -> None:
                 torch.set_num_threads(threads)
                 compare(x, kind, f"{threads} threads", repeats, clock)
             torch.set_num_threads(1)
-    if torch.cuda.is_available():
-        for d in GPU_SIZES[:2] if options.quick else GPU_SIZES:
-            compare(numbers("normal", d, task, "cuda"), "normal", "GPU", 20, device=torch.cuda.get_device_name())
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from quorate.wire import size_in_bytes
 DENSE = "dense"
 LADDER = (DENSE, "bf16", "int8", "sampled_k 0.01", "power_sgd", "sampled_k 0.001")
 _ROUNDED = ("bf16", "fp16")
-_OF_OTHERS = ("adaptive", "chain", "error_feedback")
+_OF_OTHERS = ("adaptive", "error_feedback")
 
 
 def codec_of(candidate: str) -> Codec:
@@ -38,7 +38,7 @@ def codec_of(candidate: str) -> Codec:
     name, *numbers = candidate.split() or [""]
     if name == DENSE and not numbers:
         return Identity()
-    known = [each for each in parts.names("codec") if each not in _OF_OTHERS]
+    known = [each for each in parts.in_recipes("codec") if each not in _OF_OTHERS]
     if name not in known:
         raise RecipeError(f"`adaptive` has no candidate `{candidate}`", suggestion(name, [DENSE, *known]))
     table: dict[str, Any] = {"name": name}

@@ -6,15 +6,14 @@ explains; 2: wrong usage of the command; 130: interrupted.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from quorate import cli_elastic, cli_showing
+from quorate import cli_elastic, cli_federation, cli_showing, cli_using
 from quorate.cli_shared import (
     Data,
     Json,
@@ -26,6 +25,7 @@ from quorate.cli_shared import (
     out_console,
     progress_bar,
     shown,
+    tell,
 )
 from quorate.errors import QuorateError, RecipeError
 
@@ -37,6 +37,7 @@ app = typer.Typer(
     help="Train one PyTorch model on many machines, simulated or real, and see what each way of doing so costs.",
 )
 _INTERRUPTED = 130  # the exit status that shells give to Ctrl-C
+_QUIET = {"worker", "member", "join"}  # commands that end with others, or say themselves how to go on
 
 
 @app.command()
@@ -71,8 +72,16 @@ def run(
         _under_torchrun(recipe, out, data, seed, as_json)
         return
     cli_elastic.require(elastic, workers, minimum, respawn)
-    chosen = runs.changed(recipe, seed, workers if workers is not None else simulate, cluster)
     if elastic:
+        cli_federation.refuse(recipe, "--elastic")
+    chosen = runs.changed(recipe, seed, workers if workers is not None else simulate, cluster)
+    federated = chosen.plan(chosen.workers).federated
+    if federated and workers is not None:
+        result = cli_federation.run_here(chosen, out, data)
+    elif federated:
+        with cli_federation.rounds_table(chosen, shown()) as progress:
+            result = runs.simulate(chosen, chosen.workers, out, data, progress, cli_elastic.said)
+    elif elastic:
         from quorate.elastic import Options
 
         with progress_bar(chosen.steps) as progress:
@@ -83,7 +92,7 @@ def run(
     else:
         with progress_bar(chosen.steps) as progress:
             result = runs.simulate(chosen, chosen.workers, out, data, progress, cli_elastic.said)
-    _tell(result, folder.read(Path(result["run"])), as_json)
+    tell(result, folder.read(Path(result["run"])), as_json)
 
 
 def _under_torchrun(recipe: Path, out: Path | None, data: Path | None, seed: int | None, as_json: bool) -> None:
@@ -91,6 +100,7 @@ def _under_torchrun(recipe: Path, out: Path | None, data: Path | None, seed: int
     from quorate import run as runs
 
     size = int(os.environ["WORLD_SIZE"])
+    cli_federation.refuse(recipe, "torchrun")
     chosen = runs.changed(recipe, seed, size)
 
     def create() -> Path:
@@ -100,7 +110,7 @@ def _under_torchrun(recipe: Path, out: Path | None, data: Path | None, seed: int
 
     rank, result = worker.torchrun(create, timeout=chosen.processes.timeout)
     if rank == 0:
-        _tell(result, folder.read(Path(result["run"])), as_json)
+        tell(result, folder.read(Path(result["run"])), as_json)
 
 
 @app.command(hidden=True)
@@ -139,28 +149,11 @@ def resume(
     facts = folder.read(run)
     if facts["status"] == "finished":
         out_console.print(f"`{run}` is finished already")
-        _tell(facts["result"], facts, as_json)
+        tell(facts["result"], facts, as_json)
         return
     with progress_bar(folder.recipe_of(run).steps, facts["engine"] == "simulator" and shown()) as progress:
         result = runs.resume(run, data, progress, show=shown(), size=workers, told=cli_elastic.said)
-    _tell(result, folder.read(run), as_json)
-
-
-def _tell(result: dict[str, Any], facts: dict[str, Any], as_json: bool) -> None:
-    where = Path(result["run"])
-    clock = "virtual" if facts["engine"] == "simulator" else "real"
-    measured = f"test accuracy {result['accuracy']:.4f}, " if result["accuracy"] is not None else ""
-    out_console.print(
-        f"{measured}test loss {result['loss']:.4f} after {result['steps']} steps of {facts['workers']} workers"
-    )
-    out_console.print(
-        f"{result['clock_seconds']:.3f} {clock} seconds, {result['bytes'] / 1e6:.3f} MB sent,"
-        f" {result['wall_seconds']:.1f} s of this machine"
-    )
-    out_console.print(f"run:    {where}")
-    out_console.print(f"report: {where / 'report.html'}")
-    if as_json:
-        print(json.dumps(result))
+    tell(result, folder.read(run), as_json)
 
 
 app.command(hidden=True)(cli_elastic.member)
@@ -168,6 +161,9 @@ app.command()(cli_elastic.join)
 for _show in (cli_showing.check, cli_showing.compare, cli_showing.report):
     app.command()(_show)
 app.command("list")(cli_showing.list_parts)
+app.add_typer(cli_federation.app)
+for _use in (cli_using.predict, cli_using.export):
+    app.command()(_use)
 
 
 def main() -> None:
@@ -185,7 +181,7 @@ def main() -> None:
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):
         status = _INTERRUPTED
-    if status == _INTERRUPTED and "worker" not in sys.argv[1:2]:
+    if status == _INTERRUPTED and not _QUIET & set(sys.argv[1:3]):
         err_console.print("stopped; `quorate resume RUN` goes on from the last checkpoint", markup=False)
     sys.exit(status)
 

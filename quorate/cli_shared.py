@@ -1,7 +1,8 @@
-"""What all commands share: their options, the two consoles, and the progress bar."""
+"""What all commands share: their options, the two consoles, the progress bar, and how a run's result is told."""
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,3 +57,34 @@ def progress_bar(steps: int | None, show: bool | None = None, label: str = "trai
             bar.update(task, completed=step, measures=text)
 
         yield told
+
+
+def tell(result: dict[str, Any], facts: dict[str, Any], as_json: bool) -> None:
+    """Say what a run has come to.
+
+    Args:
+        facts: what its `run.json` says.
+        as_json: print the result as JSON, too.
+    """
+    where = Path(result["run"])
+    clock = "virtual" if facts["engine"] == "simulator" else "real"
+    steps, workers = ("rounds", "clients") if facts.get("federated") else ("steps", "workers")
+    measured = f"test accuracy {result['accuracy']:.4f}, " if result["accuracy"] is not None else ""
+    out_console.print(
+        f"{measured}test loss {result['loss']:.4f} after {result['steps']} {steps} of {facts['workers']} {workers}"
+    )
+    out_console.print(
+        f"{result['clock_seconds']:.3f} {clock} seconds, {result['bytes'] / 1e6:.3f} MB sent,"
+        f" {result['wall_seconds']:.1f} s of this machine"
+    )
+    compared = facts.get("comparison")
+    if compared is not None:
+        from quorate.federated.summary import lines
+
+        for line in lines(compared):
+            out_console.print(line, markup=False)
+        result = result | {"comparison": compared}
+    out_console.print(f"run:    {where}")
+    out_console.print(f"report: {where / 'report.html'}")
+    if as_json:
+        print(json.dumps(result))

@@ -112,9 +112,10 @@ def list_parts() -> None:
 
     from quorate import parts
 
-    for kind in parts.KINDS:
-        out_console.print(f"[bold]{parts.KINDS[kind]}[/bold]")
-        for name, line in parts.names(kind).items():
+    for folder in dict.fromkeys(parts.KINDS.values()):
+        kind = next(kind for kind, its in parts.KINDS.items() if its == folder)
+        out_console.print(f"[bold]{folder}[/bold]")
+        for name, line in parts.in_recipes(kind).items():
             out_console.print(f"  {name:20} {line}", markup=False)
     found = sorted(Path("recipes").rglob("*.toml"))
     out_console.print("[bold]recipes[/bold]" + ("" if found else " (none below recipes/ here)"))

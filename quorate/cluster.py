@@ -18,6 +18,7 @@ from quorate.rand import Rand
 _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9, "min": 60.0, "h": 3600.0}
 _BITS = {"bit/s": 1.0, "kbit/s": 1e3, "Mbit/s": 1e6, "Gbit/s": 1e9}
 _BYTES = {"B/s": 1.0, "kB/s": 1e3, "MB/s": 1e6, "GB/s": 1e9}
+_SIZES = {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9}
 _QUANTITY = re.compile(r"\s*([0-9.]+(?:[eE][-+]?[0-9]+)?)\s*(\S+)\s*")
 
 
@@ -31,6 +32,11 @@ def bytes_per_second(value: Any) -> Any:
     return _quantity(value, {unit: size / 8 for unit, size in _BITS.items()} | _BYTES)
 
 
+def bytes_of(value: Any) -> Any:
+    """Read a size: bytes as a number, or a number with a unit, e.g. "2 GB"."""
+    return _quantity(value, _SIZES)
+
+
 def _quantity(value: Any, units: dict[str, float]) -> Any:
     if not isinstance(value, str):
         return value
@@ -42,6 +48,7 @@ def _quantity(value: Any, units: dict[str, float]) -> Any:
 
 Seconds = Annotated[float, BeforeValidator(seconds), Field(ge=0, allow_inf_nan=False)]
 Rate = Annotated[float, BeforeValidator(bytes_per_second), Field(gt=0)]
+Size = Annotated[float, BeforeValidator(bytes_of), Field(gt=0)]
 Rank = Annotated[int, Field(ge=0)]
 
 
@@ -85,6 +92,7 @@ class Exceptional(BaseModel):
     uplink: Rate | None = None
     downlink: Rate | None = None
     latency: Seconds | None = None
+    memory: Size | None = None
 
 
 class Event(BaseModel):
@@ -144,6 +152,7 @@ class Cluster(BaseModel):
         uplink: bytes per second a node can send.
         downlink: bytes per second a node can receive.
         latency: seconds from a node to the switch, so that a message between two takes twice as long.
+        memory: bytes that a machine has, which clients of a federation tell their server; None: they do not tell.
         node: exceptions.
         event: what happens at which time, on the simulator.
         detection: seconds after which the others take a worker to have left that has crashed or is cut off.
@@ -158,6 +167,7 @@ class Cluster(BaseModel):
     uplink: Rate = 125e6
     downlink: Rate = 125e6
     latency: Seconds = 50e-6
+    memory: Size | None = None
     node: tuple[Exceptional, ...] = ()
     event: tuple[Event, ...] = ()
     detection: Seconds = 1.0

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from quorate import checkpoint, folder
+from quorate import checkpoint, final_model, folder
 from quorate.engines.federation_simulator import FederationSimulator
+from quorate.federated.comparison import FOLDER, Comparison
+from quorate.federated.record import Rounds
 from quorate.federated.setup import client_of
+from quorate.federated.summary import in_numbers
 from quorate.recipe import Recipe
 from quorate.recorder import Progress, RunRecorder
 from quorate.trace import Trace
@@ -23,19 +27,41 @@ def simulate(recipe: Recipe, size: int, where: Path, training: Training, progres
     """
     trace = Trace(size + 1)
     resumed = checkpoint.latest(where / "checkpoints", 1)
-    record = RunRecorder(where, range(1), 1, recipe.record, training, trace, resumed, progress)
     program, exchange = recipe.program, recipe.exchange
-    simulator = FederationSimulator(
-        client_of(program, training, exchange, size),
+    clients = client_of(program, training, exchange, size)
+    comparison = Comparison(clients, training.shards, recipe.comparison)
+    more = (lambda parameters: comparison.during(parameters, simulator.memory)) if recipe.comparison.during else None
+    told = None if progress is None else _with_bytes(progress, trace)
+    record = RunRecorder(where, range(1), 1, recipe.record, training, trace, resumed, told, more)
+    simulator: FederationSimulator = FederationSimulator(
+        clients,
         training.shards,
         recipe.cluster,
         rand=training.rand,
         recorder=record,
         trace=trace,
+        availability=recipe.availability,
+        rounds=Rounds(where, 0 if resumed is None else resumed.step),
+        interrupted=recipe.simulator.interrupted,
+        paranoid=recipe.simulator.paranoid,
     )
     with closing(record):
         parameters = simulator.run(lambda server: program(server, training, exchange))
-        measures = record.finish(parameters)
-    return folder.finish(
-        where, parameters, training.layout, measures, record.steps, trace.summary(), record.wall_seconds
-    )
+        measures, seconds = record.finish(parameters), record.wall_seconds
+        final_model.keep(where, record.steps, clients, parameters, simulator.memory)
+        compared = comparison.run(parameters, simulator.memory, where)
+        record.add(in_numbers(compared))
+    folder.update(where, {"comparison": compared})
+    result = folder.finish(where, parameters, training.layout, measures, record.steps, trace.summary(), seconds)
+    shutil.rmtree(where / FOLDER, ignore_errors=True)
+    return result
+
+
+def _with_bytes(progress: Progress, trace: Trace) -> Progress:
+    """Tell of the bytes that clients have sent, and received, too; the server is the last machine of the trace."""
+
+    def told(round: int, measures: dict[str, float]) -> None:
+        received = trace.sent_bytes[-1]
+        progress(round, measures | {"sent": float(trace.bytes - received), "received": float(received)})
+
+    return told

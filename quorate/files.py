@@ -8,10 +8,17 @@ from pathlib import Path
 from typing import Any
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file next to its place, flush it to the disk, and move it into place."""
+def write_atomically(path: Path, content: bytes, private: bool = False) -> None:
+    """Write a file next to its place, flush it to the disk, and move it into place.
+
+    Args:
+        private: only its owner can read it, at no time anybody else.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with temporary.open("wb") as file:
+    if private:
+        temporary.unlink(missing_ok=True)
+    mode = 0o600 if private else 0o666
+    with open(temporary, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

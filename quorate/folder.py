@@ -44,7 +44,7 @@ def create(
         RunError: if there is a run already, or the folder can't be written to.
     """
     now = datetime.datetime.now(datetime.UTC)
-    folder = out or _unused(Path("runs") / f"{recipe.name}-{now:%Y%m%d-%H%M%S}")
+    folder = out or fresh(recipe.name, now)
     if (folder / "run.json").exists():
         raise RunError(
             f"`{folder}` already holds a run", f"name another folder with --out, or `quorate resume {folder}`"
@@ -72,6 +72,7 @@ def create(
                 "status": "running",
                 "error": None,
                 "result": None,
+                **({"federated": True} if recipe.plan(size).federated else {}),
                 **facts,
             },
         )
@@ -80,7 +81,9 @@ def create(
     return folder
 
 
-def _unused(folder: Path) -> Path:
+def fresh(name: str, now: datetime.datetime | None = None) -> Path:
+    """Return a folder for a run of a recipe of that name, below `runs/`, that is not there yet."""
+    folder = Path("runs") / f"{name}-{now or datetime.datetime.now(datetime.UTC):%Y%m%d-%H%M%S}"
     number, found = 1, folder
     while found.exists():
         number += 1

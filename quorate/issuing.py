@@ -10,6 +10,7 @@ import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Literal
 
 from cryptography import x509
@@ -45,7 +46,7 @@ def authority(name: str, days: float) -> Pair:
         days: that its certificate holds.
     """
     key = ec.generate_private_key(ec.SECP256R1())
-    usage = x509.KeyUsage(*(True if each in (5, 6) else False for each in range(9)))  # may sign certificates and lists
+    usage = x509.KeyUsage(*(each in (5, 6) for each in range(9)))  # may sign certificates and lists
     builder = (
         _builder(name, name, key.public_key(), days)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
@@ -112,26 +113,25 @@ def expires(pem: bytes, what: str = "the certificate") -> datetime.datetime:
     return certificate(pem, what).not_valid_after_utc
 
 
-def require_whole(pair: Pair, authority: bytes, what: str) -> None:
+def require_whole(pair: Pair, authority: bytes, places: tuple[Path, Path, Path]) -> None:
     """Check that a key, its certificate and the authority that has signed it belong together.
 
     Args:
         authority: its certificate.
-        what: a phrase for the message, in the genitive of `the key of`.
+        places: the files of the three, for the message.
 
     Raises:
         DataError: saying which of them does not.
     """
-    own, signer = (
-        certificate(pair.certificate, f"the certificate of {what}"),
-        certificate(authority, f"the authority's certificate of {what}"),
-    )
-    if _private(pair.key, f"the key of {what}").public_key() != own.public_key():
-        raise DataError(f"the key and the certificate of {what} do not belong together")
+    key_in, own_in, signer_in = (f"`{place}`" for place in places)
+    own = certificate(pair.certificate, f"the certificate in {own_in}")
+    signer = certificate(authority, f"the authority's certificate in {signer_in}")
+    if _private(pair.key, f"the key in {key_in}").public_key() != own.public_key():
+        raise DataError(f"the key in {key_in} and the certificate in {own_in} do not belong together")
     try:
         own.verify_directly_issued_by(signer)
     except (ValueError, TypeError, InvalidSignature) as error:
-        raise DataError(f"the certificate of {what} was not signed by the authority beside it") from error
+        raise DataError(f"the certificate in {own_in} was not signed by the authority in {signer_in}") from error
 
 
 def _builder(name: str, issuer: str, public: ec.EllipticCurvePublicKey, days: float) -> x509.CertificateBuilder:

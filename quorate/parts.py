@@ -15,6 +15,7 @@ import pkgutil
 import sys
 from collections.abc import Mapping
 from dataclasses import is_dataclass
+from math import isfinite
 from pathlib import Path
 from types import ModuleType
 from typing import Any, get_type_hints
@@ -38,8 +39,11 @@ KINDS = {
     "sparse_collective": "sparse_collectives",
     "algorithm": "algorithms",
     "selection": "selections",
+    "availability": "availability",
     "downlink": "codecs",
 }
+UNNAMED = {"chain": "one [[codec]] table for each codec, in their order"}
+"""Parts that recipes do not name, and what they say instead."""
 
 
 def names(kind: str) -> dict[str, str]:
@@ -53,6 +57,11 @@ def names(kind: str) -> dict[str, str]:
     return found
 
 
+def in_recipes(kind: str) -> dict[str, str]:
+    """Return the parts of a kind that recipes can name; see `names`."""
+    return {name: text for name, text in names(kind).items() if name not in UNNAMED}
+
+
 def find(kind: str, name: Any, folder: Path | None = None) -> Any:
     """Return a part: a function, or a class with the file's name in title case.
 
@@ -63,11 +72,11 @@ def find(kind: str, name: Any, folder: Path | None = None) -> Any:
         RecipeError: if there is none of that name.
     """
     if not isinstance(name, str) or not name:
-        raise RecipeError(f"[{kind}] needs `name`, a string, got {name!r}", suggestion("", names(kind)))
+        raise RecipeError(f"[{kind}] needs `name`, a string, got {name!r}", suggestion("", in_recipes(kind)))
     if ":" in name:
         return _own(kind, name, folder)
     if name not in names(kind):
-        raise RecipeError(f"unknown {kind} `{name}`", suggestion(name, names(kind)))
+        raise RecipeError(f"unknown {kind} `{name}`", suggestion(name, in_recipes(kind)))
     module = importlib.import_module(f"quorate.{KINDS[kind]}.{name}")
     title = "".join(word.title() for word in name.split("_"))
     return getattr(module, title) if hasattr(module, title) else getattr(module, name)
@@ -168,7 +177,7 @@ def fill(kind: str, part: Any, table: Mapping[str, Any], given: Mapping[str, Any
         if key in given:
             values[key] = given[key]
         elif key in table:
-            values[key] = typed(f"[{kind}] `{key}`", hints.get(key, Any), table[key])
+            values[key] = typed(f"[{kind}] `{key}`", hints.get(key, Any), table[key], _setting(key, parameter.default))
         elif parameter.default is inspect.Parameter.empty:
             raise RecipeError(f"`{label}` needs `{key}`, which the recipe's [{kind}] does not give")
         else:
@@ -176,8 +185,17 @@ def fill(kind: str, part: Any, table: Mapping[str, Any], given: Mapping[str, Any
     return values
 
 
-def typed(label: str, hint: Any, value: Any) -> Any:
+def _setting(key: str, value: Any) -> str | None:
+    """Return the line that says a value in a recipe, if a recipe can."""
+    plain = isinstance(value, bool | int | str) or (isinstance(value, float) and isfinite(value))
+    return f"{key} = {json.dumps(value)}" if plain else None
+
+
+def typed(label: str, hint: Any, value: Any, instead: str | None = None) -> Any:
     """Return a TOML value as the type that an annotation asks for; numbers are not read from strings.
+
+    Args:
+        instead: what could be typed in its place.
 
     Raises:
         RecipeError: if it is of another type.
@@ -191,7 +209,7 @@ def typed(label: str, hint: Any, value: Any) -> Any:
         wanted = error.errors()[0]["msg"].removeprefix("Value error, ")
         if error.errors()[0]["type"] != "value_error" or repr(value) not in wanted:
             wanted += f", got {value!r}"
-        raise RecipeError(f"{label}: {wanted[:1].lower()}{wanted[1:]}") from error
+        raise RecipeError(f"{label}: {wanted[:1].lower()}{wanted[1:]}", instead) from error
 
 
 def build(

@@ -17,6 +17,7 @@ import tomli_w
 from pydantic import BaseModel, Field
 
 from quorate import graph_check, loading, misplaced, parts
+from quorate.availability import Availability
 from quorate.cluster import Cluster
 from quorate.errors import RecipeError, suggestion
 from quorate.exchange import Exchange
@@ -26,7 +27,14 @@ from quorate.partitions import Partition
 from quorate.periods import timing
 from quorate.plan import Plan, plan_of
 from quorate.rand import Rand
-from quorate.settings import ProcessSettings, RecordSettings, SimulatorSettings, checked
+from quorate.settings import (
+    ComparisonSettings,
+    FederationSettings,
+    ProcessSettings,
+    RecordSettings,
+    SimulatorSettings,
+    checked,
+)
 from quorate.sparse.task import SparseTask
 from quorate.sparse.training import SparseTraining
 from quorate.spoken import codec_of, exchange_of, require_meetings
@@ -36,11 +44,14 @@ from quorate.training import Training
 
 Seed = Annotated[int, Field(ge=0, lt=2**62)]
 
+_OF_FEDERATIONS = ("comparison", "federation")
 _SETTINGS: dict[str, type[BaseModel]] = {
     "cluster": Cluster,
     "simulator": SimulatorSettings,
     "processes": ProcessSettings,
     "record": RecordSettings,
+    "federation": FederationSettings,
+    "comparison": ComparisonSettings,
 }
 
 
@@ -65,6 +76,8 @@ class Recipe:
     simulator: SimulatorSettings = field(default_factory=SimulatorSettings)
     processes: ProcessSettings = field(default_factory=ProcessSettings)
     record: RecordSettings = field(default_factory=RecordSettings)
+    federation: FederationSettings = field(default_factory=FederationSettings)
+    comparison: ComparisonSettings = field(default_factory=ComparisonSettings)
 
     def training(self, size: int, data: Path | None, device: str = "cpu") -> Training | SparseTraining:
         """Load the task, and divide its data among those of a number of ranks that train; see `loading.load`."""
@@ -84,6 +97,16 @@ class Recipe:
     def partition(self) -> Partition:
         """How data is divided."""
         return parts.build("partition", self.tables["partition"], folder=self.folder)  # type: ignore[no-any-return]
+
+    @property
+    def availability(self) -> Availability | None:
+        """When clients of a simulated federation are there; None for always."""
+        table = self.tables.get("availability")
+        if table is None:
+            return None
+        part = parts.find("availability", table.get("name"), self.folder)
+        given = {"folder": self.folder} if "folder" in parts.settings(part) else {}
+        return parts.build("availability", table, given, self.folder)  # type: ignore[no-any-return]
 
     @property
     def exchange(self) -> Exchange:
@@ -133,6 +156,8 @@ class Recipe:
         whole: dict[str, Any] = {"seed": self.seed, "workers": self.workers}
         whole |= {kind: table for kind, table in self.tables.items() if table}
         for key in _SETTINGS:
+            if key in _OF_FEDERATIONS and not self.plan(self.workers).federated:
+                continue
             whole[key] = getattr(self, key).model_dump(mode="json", exclude_none=True)
         return tomli_w.dumps(without_none(whole))
 
@@ -206,6 +231,12 @@ def resolve(whole: Mapping[str, Any], name: str, folder: Path) -> Recipe:
     settings = {key: checked(key, model, whole.get(key, {})) for key, model in _SETTINGS.items()}
     recipe = Recipe(name, folder, seed, workers, tables, **settings)
     _check(recipe)
+    for key in _OF_FEDERATIONS:
+        if key in whole and not recipe.plan(workers).federated:
+            raise RecipeError(
+                f"program `{tables['program']['name']}` has no use for [{key}], which is of federations",
+                f"leave out [{key}]",
+            )
     return Recipe(
         name, folder, seed, workers, {kind: filled(kind, tables[kind], folder) for kind in tables}, **settings
     )
@@ -232,6 +263,10 @@ def _check(recipe: Recipe) -> None:
     if steps is not None and steps < 1:
         raise RecipeError(f"`steps` must be at least 1, got {steps}", "steps = 300")
     plan = recipe.plan(recipe.workers)
+    if recipe.availability is not None:
+        if not plan.federated:
+            raise RecipeError("[availability] is of the clients of a federation", "leave out [availability]")
+        recipe.availability(0, Rand(recipe.seed)).next_change(0.0)
     if not plan.meets and not plan.federated:
         require_meetings(recipe.exchange, recipe.tables["program"]["name"])
     if plan.alone and recipe.processes.device == "cuda":

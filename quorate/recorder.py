@@ -54,6 +54,7 @@ class RunRecorder:
         trace: which counts the bytes.
         resumed: a checkpoint to go on from.
         progress: told of the steps done, and of the last evaluation.
+        more: what else is measured of parameters (d,) whenever they are evaluated in the middle of the run.
     """
 
     def __init__(
@@ -66,7 +67,9 @@ class RunRecorder:
         trace: Trace,
         resumed: Checkpoint | None = None,
         progress: Progress | None = None,
+        more: Callable[[Tensor], Mapping[str, float]] | None = None,
     ) -> None:
+        self._more = more
         self._folder, self._ranks, self._settings = folder, ranks, settings
         self._training, self._trace, self._resumed, self._progress = training, trace, resumed, progress
         self._writer, self._writers = (0, 1) if len(ranks) == size else (ranks[0], size)
@@ -172,6 +175,8 @@ class RunRecorder:
                 raise QuorateError(f"rank {self._ranks[0]} has committed no parameters to evaluate in step {step}")
             evaluated = self._training.evaluate(each.parameters)
             self._evaluated = evaluated
+            if self._more is not None:
+                evaluated = evaluated | dict(self._more(each.parameters))
         self._last_metrics = {**self._last_metrics, **each.metrics}
         if evaluated or _due(self._settings.metrics, step):
             self._line(step, each.now, each.bytes, {**self._last_metrics, **evaluated})
@@ -196,6 +201,10 @@ class RunRecorder:
         evaluated = self._training.evaluate(parameters) if self._writer == 0 else {}
         self._line(self.steps, self._trace.seconds, self._trace.bytes, evaluated)
         return evaluated
+
+    def add(self, measured: Mapping[str, float]) -> None:
+        """Add to the last line what has been measured since."""
+        self._metrics.write({"step": self.steps, **measured})
 
     def close(self) -> None:
         """Close the files."""

@@ -209,6 +209,10 @@ def resume(
         return dict(facts["result"])
     recipe = folder.recipe_of(where)
     data = data or (Path(facts["data"]) if facts["data"] else None)
+    if facts["engine"] == "federation":
+        from quorate import deployment  # needs gRPC
+
+        return deployment.resume(where, data, progress, show)
     if facts["engine"] != "elastic" and size not in (None, facts["workers"]):
         raise RunError(
             f"`{where}` is a run of {facts['workers']} workers, and can't go on with {size}",

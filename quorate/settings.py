@@ -19,6 +19,8 @@ class SimulatorSettings(BaseModel):
             many workers in one pass; "auto": exact up to 16 workers.
         paranoid: check who writes to which tensor; slow.
         threads: torch's threads; more than one may change the bits.
+        interrupted: what becomes of the reply of a federation's client that goes while it works at it: it is "lost", or
+            the client "finishes" before.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -26,6 +28,7 @@ class SimulatorSettings(BaseModel):
     batching: Literal["auto", "exact", "vectorised"] = "auto"
     paranoid: bool = False
     threads: int = Field(default=1, ge=1)
+    interrupted: Literal["lost", "finishes"] = "lost"
 
 
 class ProcessSettings(BaseModel):
@@ -62,6 +65,59 @@ class RecordSettings(BaseModel):
     evaluate: int = Field(default=50, ge=0)
     checkpoint: int = Field(default=100, ge=0)
     histogram: int = Field(default=0, ge=0)
+
+
+class ComparisonSettings(BaseModel):
+    """What a federation is compared with when its training is over.
+
+    Args:
+        alone: each client, or some of them, trained by itself.
+        pooled: the same training with all data in one place; a real federation can't do that.
+        clients: how many train alone, and, where clients have models of their own, are measured; a sample if there are
+            more.
+        times: how often a client alone does the epochs that it does in a round; None: as often as the client that took
+            part most often.
+        samples: gradients of single samples that each of the two takes at most.
+        during: the clients are measured whenever the run is evaluated, and not only at the end.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    alone: bool = True
+    pooled: bool = True
+    clients: int = Field(default=20, ge=1)
+    times: int | None = Field(default=None, ge=1)
+    samples: int = Field(default=5_000_000, ge=1)
+    during: bool = False
+
+
+class FederationSettings(BaseModel):
+    """How a federation across machines is run; the defaults suit clients behind ordinary internet links.
+
+    Args:
+        chunk: bytes of the pieces in which tensors travel; each is sent again as a whole after a break.
+        keepalive: seconds of silence after which a peer is asked whether it is there, and then to wait for its answer.
+        absence: seconds for which a client that was asked may be away before the round goes on without it.
+        homecoming: the same in the first seconds after the server was started, when all clients have to come back.
+        answer: seconds that a client may take to answer a request.
+        stall: seconds for which a reply that has begun to come may make no progress.
+        offences: messages that no honest client sends, after which a client is shut out of the run.
+        reconnect: seconds before a client's first attempt to come back; each further one waits twice as long, less a
+            random part.
+        reconnect_most: the most seconds between two attempts.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    chunk: int = Field(default=1 << 20, ge=1 << 10, le=1 << 26)
+    keepalive: float = Field(default=5.0, ge=0.1)
+    absence: float = Field(default=10.0, ge=0)
+    homecoming: float = Field(default=60.0, ge=0)
+    answer: float = Field(default=3600.0, gt=0)
+    stall: float = Field(default=30.0, gt=0)
+    offences: int = Field(default=3, ge=1)
+    reconnect: float = Field(default=0.1, gt=0)
+    reconnect_most: float = Field(default=30.0, gt=0)
 
 
 def checked(key: str, model: type[BaseModel], table: Any) -> Any:

@@ -57,6 +57,8 @@ def codec_of(kind: str, tables: Sequence[Mapping[str, Any]], folder: Path) -> Co
     """Build a recipe's codecs, [[codec]] or [[downlink]]; one that has a codec of its own takes all that follow it."""
     codecs: list[Codec] = []
     for table in reversed(tables):
+        if table.get("name") in parts.UNNAMED:
+            raise RecipeError(f"a recipe does not name `{table['name']}`", parts.UNNAMED[table["name"]])
         if "codec" not in parts.settings(parts.find(kind, table.get("name"), folder)):
             codecs.insert(0, parts.build(kind, table, folder=folder))
         elif codecs:

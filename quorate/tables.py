@@ -30,7 +30,7 @@ OF_PROGRAM: dict[Any, str] = {
 PARTS = (
     *("task", "partition", "program", "optimizer", "outer_optimizer", "learning_rate"),
     *("period", "topology", "codec", "aggregator", "collective", "sparse_collective"),
-    *("algorithm", "selection", "downlink"),
+    *("algorithm", "selection", "downlink", "availability"),
 )
 DEFAULTS: dict[str, Any] = {
     "task": {"name": "digits"},

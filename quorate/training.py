@@ -60,17 +60,29 @@ class Training:
         count = samples if size == "full" else min(size, samples)
         return Batch(self._shares.indices(rank, step, size), count, ("forward", rank, step), self.rand)
 
-    @torch.no_grad()
     def evaluate(self, parameters: Tensor) -> dict[str, float]:
         """Measure parameters (d,) on the test data: `test_loss`, without the l2 penalty, and the task's metrics."""
-        objective, test = self.gradient.objective, self.task.test
-        self.gradient.adopt(parameters)
-        objective.eval()
-        device = parameters.device
+        test, outputs = self.task.test, self.outputs(parameters, self.task.test.x)
         try:
-            outputs = torch.cat([objective.model(part.to(device)).cpu() for part in test.x.split(_EVALUATED_AT_ONCE)])
             values = {"test_loss": float(self.task.loss(outputs, test.y))}
             return values | {name: float(metric(outputs, test.y)) for name, metric in self.task.metrics.items()}
+        except QuorateError:
+            raise
+        except Exception as error:
+            raise TaskError(f"the evaluation on the test data failed: {where(error)}") from error
+
+    @torch.no_grad()
+    def outputs(self, parameters: Tensor, x: Tensor) -> Tensor:
+        """Return what the model makes of inputs (n, ...) with parameters (d,), on the CPU.
+
+        Raises:
+            TaskError: if the model fails.
+        """
+        objective, device = self.gradient.objective, parameters.device
+        self.gradient.adopt(parameters)
+        objective.eval()
+        try:
+            return torch.cat([objective.model(part.to(device)).cpu() for part in x.split(_EVALUATED_AT_ONCE)])
         except QuorateError:
             raise
         except Exception as error:

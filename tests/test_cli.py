@@ -166,7 +166,7 @@ def test_check_says_what_travels(monkeypatch, capsys):
     out = capsys.readouterr().out
     assert out.startswith(f"{RECIPES / 'first_run.toml'}: ok\n")
     rows = {" ".join(line.split()) for line in out.splitlines()}
-    assert {"program synchronous_sgd, 300 steps", "workers 3", "messages Identity()", "noise no"} <= rows
+    assert {"program synchronous_sgd, 300 steps", "workers 3", "messages identity", "noise no"} <= rows
     assert "in a meeting updates are summed on their way (all-reduce)" in rows
 
 
@@ -179,11 +179,12 @@ def test_list_gives_every_part_and_recipe_a_line(monkeypatch, capsys):
     monkeypatch.chdir(RECIPES.parent)
     assert call(monkeypatch, "list") == 0
     out = capsys.readouterr().out
-    for kind in parts.KINDS:
-        assert f"{parts.KINDS[kind]}\n" in out
-        for name, line in parts.names(kind).items():
+    for kind, package in parts.KINDS.items():
+        assert f"\n{out}".count(f"\n{package}\n") == 1
+        for name, line in parts.in_recipes(kind).items():
             assert line
             assert f"  {name:20} {line}\n" in out
+    assert "  chain " not in out
     for ready in READY:
         assert f"  recipes/{ready}.toml" in out
 

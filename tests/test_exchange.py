@@ -125,7 +125,7 @@ def test_refuses_an_aggregator_that_must_see_what_the_codec_hides():
     with pytest.raises(RecipeError) as error:
         Exchange(Sealed(), largest)
     assert str(error.value) == (
-        "largest needs each worker's update, but Sealed() lets only their total be opened"
+        "largest needs each worker's update, but Sealed lets only their total be opened"
         "\nhint: use the aggregator `mean`"
     )
     Exchange(Sealed(), mean)
@@ -207,7 +207,7 @@ class Swelling(Plain):
 
 
 def test_messages_of_other_lengths_than_declared_are_refused():
-    with pytest.raises(RunError, match=r"rank 1 said float32\[6\], but Swelling\(\) says float32\[5\]"):
+    with pytest.raises(RunError, match=r"rank 1 said float32\[6\], but Swelling says float32\[5\]"):
         meet(Exchange(Swelling()), list(randn(2, 5)))
 
 
@@ -240,7 +240,7 @@ def test_a_codec_of_several_meetings_says_nothing_to_a_single_worker():
     with pytest.raises(RunError) as error:
         exchange.say(torch.ones(2), {}, At(0, 0, 2, Rand(0)))
     assert str(error.value) == (
-        "Together() needs meetings of all workers, but here a worker talks to single ones"
+        "Together needs meetings of all workers, but here a worker talks to single ones"
         '\nhint: a program in which all meet, e.g. name = "local_sgd" in [program], or another codec'
     )
 
@@ -256,7 +256,7 @@ def sparse(name):
             Identity(),
             mean,
             "ring",
-            "combines chosen entries, but Identity() begins with no sparsifier\nhint: leave out",
+            "combines chosen entries, but identity begins with no sparsifier\nhint: leave out",
         ),
         (Chain((Identity(), TopK(0.1))), mean, "auto", "begins with no sparsifier"),
         (TopK(0.1), largest, "ring", "makes a sum, but largest needs each worker's update\nhint: leave out"),

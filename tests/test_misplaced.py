@@ -46,7 +46,7 @@ def refused(monkeypatch, capsys):
         ),
         (
             {"program": SERVER | {"staleness": -1}},
-            "[program] `staleness`: input should be greater than or equal to 0, got -1",
+            "[program] `staleness`: input should be greater than or equal to 0, got -1\nhint: staleness = 0",
         ),
     ],
 )

@@ -78,9 +78,9 @@ def test_defaults_are_filled_in():
         ({"x": 1}, "unknown setting of `part` `x`\nhint: known: `kind`, `many`, `ratio`"),
         ({"ratio": "half"}, "[codec] `ratio`: input should be a valid number, got 'half'"),
         ({"ratio": True}, "[codec] `ratio`: input should be a valid number, got True"),
-        ({"ratio": 1, "many": 2.5}, "[codec] `many`: input should be a valid integer, got 2.5"),
-        ({"ratio": 1, "many": "3"}, "[codec] `many`: input should be a valid integer, got '3'"),
-        ({"ratio": 1, "kind": "c"}, "[codec] `kind`: input should be 'a' or 'b', got 'c'"),
+        ({"ratio": 1, "many": 2.5}, "[codec] `many`: input should be a valid integer, got 2.5\nhint: many = 3"),
+        ({"ratio": 1, "many": "3"}, "[codec] `many`: input should be a valid integer, got '3'\nhint: many = 3"),
+        ({"ratio": 1, "kind": "c"}, "[codec] `kind`: input should be 'a' or 'b', got 'c'\nhint: kind = \"a\""),
     ],
 )
 def test_wrong_settings_are_refused(table, says):

@@ -8,10 +8,12 @@ many clients together. It depends on nothing but its arguments.
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
+from math import inf
 from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
+from quorate.errors import RecipeError
 from quorate.federated.local import Local, LocalSettings, LocalWork, Trained
 from quorate.flat import Layout
 from quorate.trees import Tree
@@ -63,11 +65,14 @@ class Algorithm(Protocol):
     def init(self, parameters: Tensor) -> Tree:
         """Return what the server keeps besides parameters like these, (d,), before the first round."""
 
-    def broadcast(self, parameters: Tensor, state: Tree) -> Mapping[str, Tensor]:
+    def broadcast(self, parameters: Tensor, state: Tree, layout: Layout) -> Mapping[str, Tensor]:
         """Return what clients are sent, by name."""
 
     def says(self, parameters: Tensor, layout: Layout) -> Mapping[str, Tensor]:
         """Return tensors of the shapes and dtypes of the updates that clients say, by name."""
+
+    def tells(self) -> Sequence[str]:
+        """Return the names of the numbers, finite and not negative, that the server needs besides every client's."""
 
     def client(self, memory: Tree, given: Mapping[str, Tensor], local: Local) -> Work:
         """Take part in a round.
@@ -80,7 +85,7 @@ class Algorithm(Protocol):
     def weights(self, numbers: Sequence[Mapping[str, float]]) -> Sequence[float]:
         """Return what each reply counts, not negative; they are divided by their sum."""
 
-    def server(self, parameters: Tensor, state: Tree, combined: Combined) -> tuple[Tensor, Tree]:
+    def server(self, parameters: Tensor, state: Tree, combined: Combined, layout: Layout) -> tuple[Tensor, Tree]:
         """Return the pseudo-gradient (d,) that the outer optimizer steps with, and the state; nothing is written to."""
 
     def personal(self, parameters: Tensor, memory: Tree, layout: Layout) -> Tensor:
@@ -97,7 +102,7 @@ class Averaging:
         """Keep nothing."""
         return {}
 
-    def broadcast(self, parameters: Tensor, state: Tree) -> Mapping[str, Tensor]:
+    def broadcast(self, parameters: Tensor, state: Tree, layout: Layout) -> Mapping[str, Tensor]:
         """Send the parameters."""
         return {"parameters": parameters}
 
@@ -105,14 +110,24 @@ class Averaging:
         """Say one difference."""
         return {"update": parameters}
 
+    def tells(self) -> Sequence[str]:
+        """Need no further number."""
+        return ()
+
     def weights(self, numbers: Sequence[Mapping[str, float]]) -> Sequence[float]:
         """Count a client by its samples."""
         return [each["samples"] for each in numbers]
 
-    def server(self, parameters: Tensor, state: Tree, combined: Combined) -> tuple[Tensor, Tree]:
+    def server(self, parameters: Tensor, state: Tree, combined: Combined, layout: Layout) -> tuple[Tensor, Tree]:
         """Step by the mean of the differences."""
         return combined.updates["update"], state
 
     def personal(self, parameters: Tensor, memory: Tree, layout: Layout) -> Tensor:
         """Use the server's."""
         return parameters
+
+
+def require_not_negative(name: str, value: float, example: float) -> None:
+    """Raise RecipeError if a setting is negative, or not finite."""
+    if not 0 <= value < inf:
+        raise RecipeError(f"`{name}` must be finite and not negative; got {value}", f"{name} = {example:g}")

@@ -7,8 +7,9 @@ A codec is a frozen dataclass in a file of its name in snake case: `codecs/top_k
 
 from __future__ import annotations
 
+from dataclasses import fields, is_dataclass
 from math import inf
-from typing import ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 from torch import Tensor
 
@@ -28,6 +29,9 @@ State = Tree
 
 class Codec(Protocol):
     """A pair of functions that agree, and what they declare about the message between them."""
+
+    def __hash__(self) -> int:
+        """Codecs of equal settings are equal."""
 
     @property
     def unbiased(self) -> bool:
@@ -83,11 +87,25 @@ class Codec(Protocol):
         """Add `share` times what a message says to a total of shape (d,), in place; see `decode`."""
 
 
+def named(codec: Any) -> str:
+    """Return a codec as recipes name it, with the settings that are not their defaults: `top_k(ratio=0.01)`."""
+    kind = type(codec)
+    name = kind.__module__.rpartition(".")[2] if kind.__module__.startswith("quorate.") else kind.__name__
+    shown = [each for each in fields(codec) if each.repr] if is_dataclass(codec) else []
+    values = {each.name: getattr(codec, each.name) for each in shown if getattr(codec, each.name) != each.default}
+    told = [str(value) if key == "codec" else f"{key}={value!r}" for key, value in values.items()]
+    return f"{name}({', '.join(told)})" if told else name
+
+
 class Plain:
     """The defaults of a codec that keeps shape, meaning and nothing else."""
 
     unbiased: ClassVar[bool] = False
     alone: ClassVar[bool] = False
+
+    def __str__(self) -> str:
+        """Name it as messages to people do."""
+        return named(self)
 
     def bound(self, d: int) -> float:
         """Know nothing."""

@@ -32,6 +32,10 @@ class Chain:
 
     parts: tuple[Codec, ...]
 
+    def __str__(self) -> str:
+        """Name the parts, in their order."""
+        return ", then ".join(map(str, self.parts)) or "identity"
+
     def wire(self, before: Wire) -> Wire:
         """Fold the declared facts over the parts."""
         for part in self.parts:

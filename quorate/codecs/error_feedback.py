@@ -4,23 +4,30 @@ Wraps the codecs that follow it. With momentum it accumulates what the optimizer
 entry, and forgets the velocity of entries that were said (momentum correction with factor masking): then leave the
 optimizer's own momentum out.
 
+A codec that draws random numbers may err by more than the update: by up to b > 1 times its square, in expectation, and
+what is remembered would grow from step to step. Then 1 / (1 + b) of what it says is said. That contracts: of a codec C
+that is right in expectation, ||x - C(x) / (1 + b)||^2 is b / (1 + b) times ||x||^2 at most.
+
 Source: Karimireddy et al., "Error feedback fixes SignSGD and other gradient compression schemes", ICML 2019, algorithm
-1. Momentum correction and warm-up: Lin et al., "Deep gradient compression", ICLR 2018, sections 3.1 to 3.3.
+1. Momentum correction and warm-up: Lin et al., "Deep gradient compression", ICLR 2018, sections 3.1 to 3.3. Scaling:
+Beznosikov, Horvath, Richtarik and Safaryan, "On biased compression for distributed learning", JMLR 24, 2023.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from math import inf
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from quorate.codecs import Codec, Side, State
+from quorate.codecs import Codec, Side, State, named
 from quorate.codecs._sparsifier import Sparsifier
 from quorate.codecs.chain import Chain
+from quorate.codecs.qsgd import Qsgd
 from quorate.codecs.top_k import TopK
 from quorate.errors import RecipeError
 from quorate.flat import Layout
@@ -47,6 +54,7 @@ class ErrorFeedback:
     codec: Codec
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
     warm_up: Annotated[int, Field(ge=0)] = 0
+    unbiased: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.warm_up and not hasattr(sparsifier_of(self.codec), "ratio"):
@@ -56,6 +64,10 @@ class ErrorFeedback:
                 f"momentum correction forgets the velocity of entries that were said, but {self.codec} says all",
                 "momentum = 0, and give the optimizer its momentum",
             )
+
+    def __str__(self) -> str:
+        """Name it as messages to people do."""
+        return named(self)
 
     def wire(self, before: Wire) -> Wire:
         """Declare what the codec declares, of updates that may be of any length."""
@@ -75,7 +87,7 @@ class ErrorFeedback:
             'leave out one [[codec]] name = "error_feedback"',
         )
         require(
-            not getattr(self.codec, "scaled", False),
+            not any(getattr(each, "scaled", False) for each in (self.codec, *getattr(self.codec, "parts", ()))),
             f"{self.codec} says entries multiplied so often that what is left over grows from step to step",
             "scaled = false",
         )
@@ -92,14 +104,11 @@ class ErrorFeedback:
         """Whether the codec is."""
         return self.codec.alone
 
-    @property
-    def unbiased(self) -> bool:
-        """Whether the codec is."""
-        return self.codec.unbiased
-
     def bound(self, d: int) -> float:
-        """Return the codec's, of the first step."""
-        return self._at(0).bound(d)
+        """Return the codec's, of the first step; b / (1 + b) of one that is scaled, or 1 if it is biased."""
+        codec = self._at(0)
+        bound, share = codec.bound(d), _share(codec, d)
+        return bound if share == 1 else bound * share if codec.unbiased else 1.0
 
     def laid_out(self, layout: Layout) -> Self:
         """Tell the codec."""
@@ -125,6 +134,9 @@ class ErrorFeedback:
             after["momentum"] = x = leaf(state, "momentum").mul_(self.momentum).add_(x)
         residual, codec = leaf(state, "residual").add_(x), self._at(at.step)
         head, side, after["codec"] = codec.take(residual, branch(state, "codec"), at)
+        share = _share(codec, len(x))
+        if share != 1:
+            codec.add(residual, head.clone(), side, 1 - share, at)
         if self.momentum:
             x[entries(codec, head, side, x, at)[0]] = 0
         return head, side, {**after, "residual": residual}
@@ -137,11 +149,14 @@ class ErrorFeedback:
 
     def decode(self, head: Tensor, side: Side, like: Tensor, at: At) -> Tensor:
         """Decode by the codec."""
-        return self._at(at.step).decode(head, side, like, at)
+        codec = self._at(at.step)
+        decoded, share = codec.decode(head, side, like, at), _share(codec, len(like))
+        return decoded if share == 1 else decoded.mul_(share)
 
     def add(self, total: Tensor, head: Tensor, side: Side, share: float, at: At) -> None:
         """Add by the codec."""
-        self._at(at.step).add(total, head, side, share, at)
+        codec = self._at(at.step)
+        codec.add(total, head, side, share * _share(codec, len(total)), at)
 
     def returned(self, state: State, indices: Tensor, values: Tensor) -> State:
         """Take back entries that were said but dropped on their way: (k,) indices and their values, in place."""
@@ -163,6 +178,14 @@ class ErrorFeedback:
         return replace(self.codec, ratio=ratio)  # type: ignore[type-var]
 
 
+@lru_cache(maxsize=256)
+def _share(codec: Codec, d: int) -> float:
+    """Return what part of a codec's message is said, so that its error is no longer than the update."""
+    bound = codec.bound(d)
+    too_much = bound >= 1 if codec.unbiased else bound > 1
+    return 1 / (1 + bound) if too_much and bound < inf else 1.0
+
+
 def sparsifier_of(codec: Codec) -> Sparsifier | None:
     """Return the sparsifier that a codec is, wraps or begins with, if there is one."""
     if isinstance(codec, ErrorFeedback):
@@ -175,7 +198,10 @@ def sparsifier_of(codec: Codec) -> Sparsifier | None:
 def entries(codec: Codec, head: Tensor, side: Side, like: Tensor, at: At) -> tuple[Tensor, Tensor]:
     """Return the indices, int64 and ascending, and the values (k,) that a sparse message says of an update."""
     if isinstance(codec, ErrorFeedback):
-        return entries(codec._at(at.step), head, side, like, at)
+        inner = codec._at(at.step)
+        indices, values = entries(inner, head, side, like, at)
+        share = _share(inner, len(like))
+        return indices, values if share == 1 else values * share
     if isinstance(codec, Chain):
         return codec.entries(head, side, like, at)
     assert isinstance(codec, Sparsifier)
@@ -186,4 +212,5 @@ EXAMPLES = (
     ErrorFeedback(TopK(0.1)),
     ErrorFeedback(TopK(0.1), momentum=0.9),
     ErrorFeedback(TopK(0.01), warm_up=2),
+    ErrorFeedback(Qsgd(levels=1, block=8)),
 )

@@ -72,6 +72,11 @@ class PeerError(RunError):
     """Another rank is late or gone; not this rank's own fault."""
 
 
+def after(seconds: float) -> str:
+    """Say how long a call had been waiting when it failed; a peer that has gone before is noticed at once."""
+    return f"after {seconds:.1f} s" if seconds >= 0.1 else "at once"
+
+
 def stopped(rank: int, step: int, error: QuorateError) -> RunError:
     """Say at which rank and step a run has stopped. `step` counts from 1."""
     return RunError(f"rank {rank}, step {step}: {error.problem}", error.hint)

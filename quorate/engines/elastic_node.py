@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from quorate.engines import PeerError, Recorder
+from quorate.engines import PeerError, Recorder, after
 from quorate.engines.membership import BEAT, Membership
 from quorate.engines.padding import gather_ragged
 from quorate.engines.processes import ProcessNode
@@ -157,7 +157,7 @@ class ElasticNode(ProcessNode):
         if isinstance(error, Over):
             return error
         text = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
-        why = f"rank {self.rank} ({self.host}), step {step}: {what} failed after {self.now() - start:.1f} s [{text}]"
+        why = f"rank {self.rank} ({self.host}), step {step}: {what} failed {after(self.now() - start)} [{text}]"
         self._watch.end(why)
         return Over(why)
 

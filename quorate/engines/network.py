@@ -110,6 +110,45 @@ class Network:
             for flow in list(self._at.get(port, {}).values()):
                 self._remove(flow)
 
+    def state(self) -> list[list[float]]:
+        """Return the transfers between two nodes that are under way, for a checkpoint.
+
+        Returns:
+            [number, from, to, bytes left, since when, bytes per second from then on, whether that has been said] of
+            each, and at last [number of transfers so far, and the ports whose shares are to be said anew].
+        """
+        flows = {number: flow for port in self._at.values() for number, flow in port.items()}
+        rows = [
+            [number, flow.ports[0][0], flow.ports[1][0], flow.remaining, flow.since, flow.rate, float(flow.version > 0)]
+            for number, flow in sorted(flows.items())
+            if flow.ports is not None
+        ]
+        return [*rows, [self._started, *(float(part) for port in sorted(self._changed) for part in port)]]
+
+    def load(
+        self,
+        state: Sequence[Sequence[float]],
+        cuts: Collection[Sides],
+        done: Callable[[int, int], Callable[[], None]],
+    ) -> None:
+        """Go on from what `state` returned, to the bit.
+
+        Args:
+            cuts: see `cut`.
+            done: maps (from, to) to what is to be called when the transfer ends.
+        """
+        *rows, (started, *ports) = state
+        self._started, self._cuts = int(started), tuple(cuts)
+        self._changed = {(int(node), int(way)) for node, way in zip(ports[::2], ports[1::2], strict=True)}
+        for number, src, dst, remaining, since, rate, told in rows:
+            ends = int(src), int(dst)
+            flow = Flow(int(number), ((ends[0], _UP), (ends[1], _DOWN)), remaining, since, done(*ends))
+            flow.rate, flow.version = rate, int(told)
+            for port in flow.ports or ():
+                self._at.setdefault(port, {})[flow.number] = flow
+            if rate and told:
+                heapq.heappush(self._ends, (since + remaining / rate, flow.number, flow.version, flow))
+
     def cut(self, cuts: Collection[Sides]) -> None:
         """Let nothing through between these pairs of sides, and everything elsewhere; transfers wait meanwhile."""
         self._cuts, self._changed_everywhere = tuple(cuts), True

@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.distributed_c10d import Store
 
-from quorate.engines import Forgetful, PeerError, Recorder, stopped
+from quorate.engines import Forgetful, PeerError, Recorder, after, stopped
 from quorate.engines.board import Board
 from quorate.engines.conversations import Conversations
 from quorate.engines.packing import Receiving, Sending, pack, unpack
@@ -227,7 +227,7 @@ class ProcessNode:
         culprits = self.board.culprits(calls) if self.board is not None else "no board was kept to tell who is late"
         text = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
         return PeerError(
-            f"rank {self.rank} ({self.host}), step {step}: {what} failed after {waited:.1f} s: {culprits} [{text}]",
+            f"rank {self.rank} ({self.host}), step {step}: {what} failed {after(waited)}: {culprits} [{text}]",
         )
 
     def spawn(self, program: Coroutine[Any, Any, T]) -> Waiting[T]:

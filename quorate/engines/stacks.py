@@ -14,7 +14,7 @@ from torch.func import vmap
 from quorate.flat import Layout
 from quorate.gradient import Objective
 
-_ELEMENTWISE = (nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.SiLU, nn.ELU, nn.LeakyReLU, nn.Softplus)
+ELEMENTWISE = (nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.SiLU, nn.ELU, nn.LeakyReLU, nn.Softplus)
 
 
 def is_stack(objective: Objective, sample: Tensor) -> bool:
@@ -29,13 +29,13 @@ def is_stack(objective: Objective, sample: Tensor) -> bool:
     return (
         bool(linear)
         and len({id(layer) for layer in linear}) == len(linear)
-        and all(type(layer) in (nn.Linear, nn.Flatten, nn.Identity, *_ELEMENTWISE) for layer in layers)
+        and all(type(layer) in (nn.Linear, nn.Flatten, nn.Identity, *ELEMENTWISE) for layer in layers)
         and not any(getattr(layer, "inplace", False) for layer in layers)
         and all((each.start_dim, each.end_dim) == (1, -1) for each in layers if isinstance(each, nn.Flatten))
         and (sample.dim() == 1 or isinstance(layers[0], nn.Flatten))
         and all(each.requires_grad for each in model.parameters())
         and len(list(objective.parameters())) == sum(len(list(layer.parameters())) for layer in linear)
-        and not any(_hooked(module) for module in objective.modules())
+        and not any(is_hooked(module) for module in objective.modules())
     )
 
 
@@ -75,7 +75,7 @@ def gradients(objective: Objective, layout: Layout, parameters: Tensor, x: Tenso
                 if layer.bias is not None:
                     bias = part(parameters, f"{names[index]}bias")
                     h += bias if shared else bias[:, None]
-            elif isinstance(layer, _ELEMENTWISE):
+            elif isinstance(layer, ELEMENTWISE):
                 h = layer(h)
     outputs = h.requires_grad_()
     losses = vmap(objective.loss)(outputs, y)
@@ -92,7 +92,7 @@ def gradients(objective: Objective, layout: Layout, parameters: Tensor, x: Tenso
                 if index > first:
                     weight = part(parameters, f"{names[index]}weight")
                     slope = (slope.reshape(n * b, -1) @ weight).view(n, b, -1) if shared else torch.bmm(slope, weight)
-            elif isinstance(layer, _ELEMENTWISE):
+            elif isinstance(layer, ELEMENTWISE):
                 slope = _backward(layer, given, slope)
         losses = losses.detach()
         if objective.l2:
@@ -101,7 +101,8 @@ def gradients(objective: Objective, layout: Layout, parameters: Tensor, x: Tenso
     return losses, rows
 
 
-def _hooked(module: nn.Module) -> bool:
+def is_hooked(module: nn.Module) -> bool:
+    """Return whether functions of the user's run before or after a module, which a form by hand would leave out."""
     hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
     return any(hooks)
 

@@ -5,6 +5,7 @@ This is the definition; `quorate/engines` trains many clients at once and is tes
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -157,6 +158,7 @@ class Local:
         shard: (n,), positions of its samples in the training data.
         settings: the recipe's.
         layout: of the parameters.
+        initial: (d,), the parameters before the first round, which are everybody's; only read.
         numbers: the request's.
     """
 
@@ -166,6 +168,7 @@ class Local:
     shard: Tensor
     settings: LocalSettings
     layout: Layout
+    initial: Tensor
     rand: Rand
     numbers: Mapping[str, float] = field(default_factory=dict)
 
@@ -194,6 +197,7 @@ class Local:
         anchor: Tensor | None = None,
         shift: Tensor | None = None,
         moves: tuple[slice, ...] | None = None,
+        share: float = 1.0,
     ) -> LocalWork:
         """Plan local steps: the client goes through its samples in a new random order each epoch.
 
@@ -201,7 +205,8 @@ class Local:
             epochs: None: the recipe's.
             batch: None: the recipe's.
             purpose: names the random order; works of one round for several purposes go through the samples differently.
-            proximal: see `LocalWork`, as for the rest.
+            proximal: see `LocalWork`, as for `anchor`, `shift` and `moves`.
+            share: of the steps that the server allows; works of one round share them.
         """
         count, size = epochs or self.settings.epochs, batch or self.settings.batch
         orders = []
@@ -224,7 +229,7 @@ class Local:
             anchor,
             shift,
             moves,
-            None if most is None else int(most),
+            None if most is None else math.ceil(share * most),
         )
 
 
@@ -235,10 +240,11 @@ def plain_lr(optimizer: Optimizer) -> float:
         RecipeError: if the optimizer is anything else, or has momentum.
     """
     settings = optimizer.settings
-    if optimizer.name.lower() != "sgd" or settings.get("momentum", 0) != 0:
+    extra = next((name for name in ("momentum", "maximize") if settings.get(name, 0) != 0), None)
+    if optimizer.name.lower() != "sgd" or extra:
         raise RecipeError(
             f"the algorithm's correction is for plain steps of gradient descent, not for `{optimizer.name}`"
-            + (" with momentum" if settings.get("momentum", 0) else ""),
+            + (f" with `{extra}`" if extra else ""),
             '[optimizer]\nname = "sgd"\nlr = 0.1',
         )
     return float(settings.get("lr", 1e-3))

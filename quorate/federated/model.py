@@ -21,7 +21,8 @@ from quorate.trees import Tree, branch, leaf
 from quorate.wire import Message, Opens, Ragged, described
 
 _TOLD = ("samples", "loss", "steps")  # numbers of every reply
-_LEARNED = ("samples", "losses", "seconds", "times")  # what `Known` holds
+_UPDATE = "update"  # what algorithms call the difference that a client says
+_LEARNED = ("samples", "losses", "seconds", "rates", "times", "since")  # what `Known` holds
 
 
 class Model:
@@ -52,6 +53,7 @@ class Model:
         self._outer = optimizer.init(self.parameters)
         self._said: dict[str, Tree] = {}
         self._likes = dict(algorithm.says(self.parameters, training.layout))
+        self._norms: dict[tuple[int, int], float] = {}
         self._known: dict[str, dict[int, float]] = {name: {} for name in _LEARNED}
 
     @property
@@ -65,10 +67,9 @@ class Model:
 
     def state(self) -> Tree:
         """Return all that a server needs to go on."""
-        known = {
-            name: {"clients": torch.tensor(list(values)), "values": torch.tensor(list(values.values())).double()}
-            for name, values in self._known.items()
-        }
+        known = {name: torch.full((self._size,), math.nan, dtype=torch.float64) for name in self._known}
+        for name, values in self._known.items():
+            known[name][list(values)] = torch.tensor(list(values.values()), dtype=torch.float64)
         return {
             "parameters": self.parameters,
             "algorithm": self._kept,
@@ -84,13 +85,15 @@ class Model:
         said, known = branch(state, "downlink"), branch(state, "known")
         self._said = {name: branch(said, name) for name in said}
         for name in known:
-            clients, values = leaf(branch(known, name), "clients"), leaf(branch(known, name), "values")
-            self._known[name] = dict(zip(clients.long().tolist(), values.tolist(), strict=True))
+            values = leaf(known, name).tolist()
+            self._known[name] = {client: value for client, value in enumerate(values) if not math.isnan(value)}
 
     def broadcast(self, round: int) -> dict[str, Message]:
         """Encode what clients are sent in a round; what a codec remembers goes on from one broadcast to the next."""
         said = {}
-        for name, tensor in sorted(self._algorithm.broadcast(self.parameters, self._kept).items()):
+        for name, tensor in sorted(
+            self._algorithm.broadcast(self.parameters, self._kept, self._training.layout).items()
+        ):
             at = At(round, 0, self._size, self._training.rand.fold("downlink"))
             state = self._said[name] if name in self._said else self._downlink.init(tensor)
             said[name], self._said[name] = self._downlink.say(tensor.clone(), state, at)
@@ -98,7 +101,7 @@ class Model:
 
     def flaw(self, reply: Reply) -> str | None:
         """Return what is wrong with a reply, in words; None if it can be used."""
-        for name in _TOLD:
+        for name in (*_TOLD, *self._algorithm.tells()):
             value = reply.numbers.get(name)
             if value is None or not math.isfinite(value) or value < 0:
                 return f"its `{name}` is {value}"
@@ -110,38 +113,50 @@ class Model:
                 update = self._uplink.hear(message, like, self._at(name, reply))
             except (QuorateError, LookupError) as error:
                 return f"its `{name}` can't be decoded: {error}"
-            if not torch.isfinite(torch.dot(update, update)) and not update.isfinite().all():
+            square = torch.dot(update, update)
+            if not torch.isfinite(square) and not update.isfinite().all():
                 return f"its `{name}` holds NaN or infinity"
+            if name == _UPDATE:
+                self._norms[reply.client, reply.round] = float(square) ** 0.5
         return None
 
     def update(
-        self, replies: Sequence[Reply], discounts: Sequence[float] | None = None
+        self, replies: Sequence[Reply], discounts: Sequence[float] | None = None, damped: bool = False
     ) -> tuple[float, dict[str, float]]:
         """Step by what replies come to, added up in the order given.
 
         Args:
             replies: without a flaw, at least one.
-            discounts: factors of their weights; None for 1.
+            discounts: factors of their weights, not all 0; None for 1.
+            damped: discounts make the step shorter, instead of giving other replies more weight.
 
         Returns:
-            The mean of the clients' training losses, by weight, and further numbers to record.
+            The mean of the clients' training losses, by weight, and numbers to record: how many `clients`; the length
+            `step_norm` of the pseudo-gradient, and the mean length `client_norm` of what clients said: the further
+            they drift apart, the longer it is than the first.
         """
         numbers = [reply.numbers for reply in replies]
         counts = list(self._algorithm.weights(numbers))
+        whole = sum(counts)
         if discounts is not None:
             counts = [count * discount for count, discount in zip(counts, discounts, strict=True)]
         total = sum(counts)
         weights = [count / total if total else 1 / len(counts) for count in counts]
         updates = {name: self._combined(name, like, replies, weights) for name, like in self._likes.items()}
         slope, self._kept = self._algorithm.server(
-            self.parameters, self._kept, Combined(updates, weights, numbers, self._size)
+            self.parameters, self._kept, Combined(updates, weights, numbers, self._size), self._training.layout
         )
+        if damped and whole:
+            slope = slope * (total / whole)
         self.parameters, self._outer = self._optimizer.step(self.parameters.clone(), slope, self._outer)
         for reply in replies:
             self.learn("losses", reply.client, reply.numbers["loss"])
             self.learn("samples", reply.client, reply.numbers["samples"])
         loss = sum(weight * each["loss"] for weight, each in zip(weights, numbers, strict=True))
-        return loss, {"clients": float(len(replies)), "drift": float(slope.norm())}
+        metrics = {"clients": float(len(replies)), "step_norm": float(slope.norm())}
+        norms = [self._norms.pop((reply.client, reply.round), math.inf) for reply in replies]
+        known = [norm for norm in norms if norm < math.inf]  # not of those that were accepted before a crash
+        return loss, metrics | ({"client_norm": sum(known) / len(known)} if known else {})
 
     def _combined(self, name: str, like: Tensor, replies: Sequence[Reply], weights: Sequence[float]) -> Tensor:
         """Aggregate an update; if its total is all that is needed, one reply at a time is in memory."""

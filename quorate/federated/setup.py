@@ -8,6 +8,7 @@ from typing import Any
 from quorate.exchange import Exchange
 from quorate.federated.client import Client
 from quorate.federated.local import LocalSettings
+from quorate.learning_rates.constant import constant
 from quorate.parts import settings
 from quorate.training import Training
 
@@ -28,4 +29,13 @@ def client_of(program: Any, training: Training, uplink: Exchange, size: int) -> 
     given = {name: each.default for name, each in settings(program.func).items()} | program.keywords
     local = LocalSettings(given["optimizer"], given["epochs"], given["batch"])
     given["algorithm"].check(local, training.layout)
-    return Client(training, given["algorithm"], local, uplink, Exchange(given["downlink"]), size)
+    return Client(
+        training,
+        given["algorithm"],
+        local,
+        uplink,
+        Exchange(given["downlink"]),
+        size,
+        given.get("learning_rate", constant),
+        given.get("held_out", 0.0),
+    )

@@ -19,7 +19,7 @@ LONGEST = 1 << 14
 """Entries of the longest block that is held in registers as a whole."""
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-_OLDEST = (7, 0)  # compute capability that Triton needs
+_OLDEST = (8, 0)  # compute capability that Triton needs
 
 
 class Fused(Protocol):

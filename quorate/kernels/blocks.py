@@ -11,11 +11,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from quorate.kernels._tiles import on, rows_of
+from quorate.kernels._tiles import fetched, on, rows_of
 
 
 def largest_of_blocks(x: Tensor, block: int) -> Tensor:
-    """Return the index (ceil(d / block),), int64, of the largest absolute value of each block; of equal ones, the first.
+    """Return the index of the largest absolute value of each block, of equal ones the first: (ceil(d / block),), int64.
 
     Args:
         x: (d,).
@@ -24,19 +24,20 @@ def largest_of_blocks(x: Tensor, block: int) -> Tensor:
     blocks, (rows, width, warps) = triton.cdiv(len(x), block), rows_of(block)
     found = x.new_empty(blocks, dtype=torch.int64)
     with on(x):
-        _largest[(triton.cdiv(blocks, rows),)](x, found, len(x), block, blocks, rows, width, num_warps=warps)
+        _largest[(triton.cdiv(blocks, rows),)](x, found, len(x), blocks, block, rows, width, num_warps=warps)
     return found
 
 
 @triton.jit
 def _largest(
-    x: tl.tensor, found: tl.tensor, d: int, block: int, blocks: int, ROWS: tl.constexpr, WIDTH: tl.constexpr
+    x: tl.tensor, found: tl.tensor, d: int, blocks: int, BLOCK: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr
 ) -> None:
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     inside = tl.arange(0, WIDTH)[None, :]
-    place = row[:, None] * block + inside
-    valid = (inside < block) & (place < d)
-    bits = tl.load(x + place, mask=valid, other=0.0).to(tl.float32).to(tl.int32, bitcast=True) & 0x7FFFFFFF
-    key = tl.where(valid, (bits.to(tl.int64) << 32) | (WIDTH - inside), -1)
+    place = row[:, None] * BLOCK + inside
+    whole = (tl.program_id(0).to(tl.int64) + 1) * (ROWS * BLOCK) <= d
+    piece = fetched(x, place, inside < BLOCK, d, whole).to(tl.float32)
+    bits = piece.to(tl.int32, bitcast=True) & 0x7FFFFFFF
+    key = tl.where((inside < BLOCK) & (place < d), (bits.to(tl.int64) << 32) | (WIDTH - inside), -1)
     best = WIDTH - (tl.max(key, 1) & 0xFFFFFFFF)
-    tl.store(found + row, row * block + best, mask=row < blocks)
+    tl.store(found + row, row * BLOCK + best, mask=row < blocks)

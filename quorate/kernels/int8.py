@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from quorate.kernels._tiles import EXACT, on, rows_of
+from quorate.kernels._tiles import EXACT, fetched, on, put, rows_of
 
 MOST = 127
 _NUMBERS = torch.finfo(torch.float32)
@@ -23,8 +23,8 @@ def say(x: Tensor, codes: Tensor, numbers: Tensor, block: int, *, take: bool) ->
     rows, width, warps = rows_of(block)
     with on(x):
         _say[(triton.cdiv(len(numbers), rows),)](
-            x, codes.view(torch.int8), numbers, len(x), block, len(numbers), _EDGE, _NUMBERS.tiny, _LARGEST_STEP,
-            take, rows, width, num_warps=warps, **EXACT,
+            x, codes.view(torch.int8), numbers, len(x), len(numbers), _EDGE, _NUMBERS.tiny, _LARGEST_STEP,
+            take, block, rows, width, num_warps=warps, **EXACT,
         )  # fmt: skip
 
 
@@ -33,8 +33,8 @@ def hear(total: Tensor, codes: Tensor, numbers: Tensor, block: int, share: float
     rows, width, warps = rows_of(block)
     with on(total):
         _hear[(triton.cdiv(len(numbers), rows),)](
-            total, codes.view(torch.int8), numbers, len(total), block, len(numbers), share or 0.0,
-            share is not None, rows, width, num_warps=warps, **EXACT,
+            total, codes.view(torch.int8), numbers, len(total), len(numbers), share or 0.0,
+            share is not None, block, rows, width, num_warps=warps, **EXACT,
         )  # fmt: skip
 
 
@@ -44,28 +44,28 @@ def _say(
     codes: tl.tensor,
     steps: tl.tensor,
     d: int,
-    block: int,
     blocks: int,
     edge: float,
     least: float,
     most: float,
     TAKE: tl.constexpr,
+    BLOCK: tl.constexpr,
     ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
 ) -> None:
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     inside = tl.arange(0, WIDTH)[None, :]
-    place = row[:, None] * block + inside
-    valid = (inside < block) & (place < d)
-    piece = tl.load(x + place, mask=valid, other=0.0)
+    place, fits = row[:, None] * BLOCK + inside, inside < BLOCK
+    whole = (tl.program_id(0).to(tl.int64) + 1) * (ROWS * BLOCK) <= d
+    piece = fetched(x, place, fits, d, whole)
     step = tl.div_rn(tl.max(tl.abs(piece), 1), edge)
     step = tl.minimum(tl.maximum(step, least), most)
     level = piece * tl.div_rn(tl.full((ROWS,), 1.0, tl.float32), step)[:, None]
     level = (level + _ROUNDING) - _ROUNDING
-    tl.store(codes + place, level.to(tl.int8), mask=valid)
+    put(codes, place, level.to(tl.int8), fits, d, whole)
     tl.store(steps + row, step, mask=row < blocks)
     if TAKE:
-        tl.store(x + place, piece - level * step[:, None], mask=valid)
+        put(x, place, piece - level * step[:, None], fits, d, whole)
 
 
 @triton.jit
@@ -74,19 +74,19 @@ def _hear(
     codes: tl.tensor,
     steps: tl.tensor,
     d: int,
-    block: int,
     blocks: int,
     share: float,
     ADD: tl.constexpr,
+    BLOCK: tl.constexpr,
     ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
 ) -> None:
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     inside = tl.arange(0, WIDTH)[None, :]
-    place = row[:, None] * block + inside
-    valid = (inside < block) & (place < d)
+    place, fits = row[:, None] * BLOCK + inside, inside < BLOCK
+    whole = (tl.program_id(0).to(tl.int64) + 1) * (ROWS * BLOCK) <= d
     step = tl.load(steps + row, mask=row < blocks, other=0.0)
-    said = tl.load(codes + place, mask=valid, other=0).to(tl.float32) * step[:, None]
+    said = fetched(codes, place, fits, d, whole).to(tl.float32) * step[:, None]
     if ADD:
-        said = tl.load(total + place, mask=valid, other=0.0) + share * said
-    tl.store(total + place, said, mask=valid)
+        said = fetched(total, place, fits, d, whole) + share * said
+    put(total, place, said, fits, d, whole)

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from quorate.kernels._tiles import EXACT, on, rows_of
+from quorate.kernels._tiles import EXACT, fetched, on, put, rows_of
 
 _MOST = torch.finfo(torch.float32).max
 
@@ -21,8 +21,8 @@ def say(x: Tensor, codes: Tensor, numbers: Tensor, block: int, *, take: bool) ->
     rows, width, warps = rows_of(block)
     with on(x):
         _say[(triton.cdiv(len(numbers), rows),)](
-            x, codes, numbers, len(x), block, len(numbers), _MOST,
-            numbers.shape[1] == 2, take, rows, width // 8, num_warps=warps, **EXACT,
+            x, codes, numbers, len(x), len(numbers), _MOST,
+            numbers.shape[1] == 2, take, block, rows, width // 8, num_warps=warps, **EXACT,
         )  # fmt: skip
 
 
@@ -31,8 +31,8 @@ def hear(total: Tensor, codes: Tensor, numbers: Tensor, block: int, share: float
     rows, width, warps = rows_of(block)
     with on(total):
         _hear[(triton.cdiv(len(numbers), rows),)](
-            total, codes, numbers, len(total), block, len(numbers), share or 0.0,
-            numbers.shape[1] == 2, share is not None, rows, width // 8, num_warps=warps, **EXACT,
+            total, codes, numbers, len(total), len(numbers), share or 0.0,
+            numbers.shape[1] == 2, share is not None, block, rows, width // 8, num_warps=warps, **EXACT,
         )  # fmt: skip
 
 
@@ -40,10 +40,7 @@ def hear(total: Tensor, codes: Tensor, numbers: Tensor, block: int, share: float
 def _said(negative: tl.tensor, first: tl.tensor, second: tl.tensor, PAIR: tl.constexpr) -> tl.tensor:
     """Return what bits (rows, bytes, 8) say, given a block's numbers (rows,), in the definitions' arithmetic."""
     plus = first[:, None, None]
-    if PAIR:
-        minus = (second - first)[:, None, None] + plus
-    else:
-        minus = -plus
+    minus = (second - first)[:, None, None] + plus if PAIR else -plus
     return tl.where(negative, minus, plus)
 
 
@@ -53,11 +50,11 @@ def _say(
     codes: tl.tensor,
     numbers: tl.tensor,
     d: int,
-    block: int,
     blocks: int,
     most: float,
     PAIR: tl.constexpr,
     TAKE: tl.constexpr,
+    BLOCK: tl.constexpr,
     ROWS: tl.constexpr,
     BYTES: tl.constexpr,
 ) -> None:
@@ -65,15 +62,15 @@ def _say(
     byte = tl.arange(0, BYTES)
     bit = tl.arange(0, 8)[None, None, :]
     inside = byte[None, :, None] * 8 + bit
-    place = row[:, None, None] * block + inside
-    valid = (inside < block) & (place < d)
-    piece = tl.load(x + place, mask=valid, other=0.0)
+    place, fits = row[:, None, None] * BLOCK + inside, inside < BLOCK
+    whole = (tl.program_id(0).to(tl.int64) + 1) * (ROWS * BLOCK) <= d
+    piece = fetched(x, place, fits, d, whole)
     negative = piece.to(tl.int32, bitcast=True) < 0
     packed = tl.sum(tl.where(negative, 1 << bit, 0), 2)
-    start = row[:, None] * block + byte[None, :] * 8
-    whole = (byte[None, :] * 8 < block) & (start < d)
-    tl.store(codes + start // 8, packed.to(tl.uint8), mask=whole)
-    length = tl.maximum(tl.minimum(d - row * block, block), 1).to(tl.float32)
+    start = row[:, None] * BLOCK + byte[None, :] * 8
+    there = (byte[None, :] * 8 < BLOCK) & (start < d)
+    tl.store(codes + start // 8, packed.to(tl.uint8), mask=there)
+    length = tl.maximum(tl.minimum(d - row * BLOCK, BLOCK), 1).to(tl.float32)
     if PAIR:
         below = tl.sum(tl.sum(negative.to(tl.int32), 2), 1).to(tl.float32)
         above = tl.maximum(length - below, 1.0)
@@ -90,7 +87,7 @@ def _say(
         second = first
         tl.store(numbers + row, first, mask=row < blocks)
     if TAKE:
-        tl.store(x + place, piece - _said(negative, first, second, PAIR), mask=valid)
+        put(x, place, piece - _said(negative, first, second, PAIR), fits, d, whole)
 
 
 @triton.jit
@@ -99,11 +96,11 @@ def _hear(
     codes: tl.tensor,
     numbers: tl.tensor,
     d: int,
-    block: int,
     blocks: int,
     share: float,
     PAIR: tl.constexpr,
     ADD: tl.constexpr,
+    BLOCK: tl.constexpr,
     ROWS: tl.constexpr,
     BYTES: tl.constexpr,
 ) -> None:
@@ -111,11 +108,11 @@ def _hear(
     byte = tl.arange(0, BYTES)
     bit = tl.arange(0, 8)[None, None, :]
     inside = byte[None, :, None] * 8 + bit
-    place = row[:, None, None] * block + inside
-    valid = (inside < block) & (place < d)
-    start = row[:, None] * block + byte[None, :] * 8
-    whole = (byte[None, :] * 8 < block) & (start < d)
-    packed = tl.load(codes + start // 8, mask=whole, other=0).to(tl.int32)
+    place, fits = row[:, None, None] * BLOCK + inside, inside < BLOCK
+    whole = (tl.program_id(0).to(tl.int64) + 1) * (ROWS * BLOCK) <= d
+    start = row[:, None] * BLOCK + byte[None, :] * 8
+    there = (byte[None, :] * 8 < BLOCK) & (start < d)
+    packed = tl.load(codes + start // 8, mask=there, other=0).to(tl.int32)
     negative = ((packed[:, :, None] >> bit) & 1) != 0
     if PAIR:
         first = tl.load(numbers + 2 * row, mask=row < blocks, other=0.0)
@@ -125,5 +122,5 @@ def _hear(
         second = first
     said = _said(negative, first, second, PAIR)
     if ADD:
-        said = tl.load(total + place, mask=valid, other=0.0) + share * said
-    tl.store(total + place, said, mask=valid)
+        said = fetched(total, place, fits, d, whole) + share * said
+    put(total, place, said, fits, d, whole)

@@ -38,6 +38,10 @@ class Differences:
     unbiased: ClassVar[bool] = False
     alone: ClassVar[bool] = False
 
+    def __str__(self) -> str:
+        """Name the codec."""
+        return str(self.codec)
+
     def bound(self, d: int) -> float:
         """Return the codec's."""
         return self.codec.bound(d)

@@ -19,7 +19,7 @@ from quorate.codecs import Codec
 from quorate.codecs.identity import Identity
 from quorate.errors import RecipeError
 from quorate.exchange import Exchange
-from quorate.federated import Gone, NobodyLeft, Reply, Request, Server
+from quorate.federated import Request, Server
 from quorate.federated.local import LocalSettings
 from quorate.federated.model import Model
 from quorate.learning_rates import LearningRate
@@ -28,6 +28,8 @@ from quorate.optimizer import Optimizer
 from quorate.outer_optimizers import OuterOptimizer
 from quorate.outer_optimizers.sgd import Sgd
 from quorate.plan import Plan, planned
+from quorate.programs._asking import DAY, Asking, check, require_averaging, weight
+from quorate.programs._round import Round, Wanted
 from quorate.selections import Selection
 from quorate.selections.uniform import uniform
 from quorate.training import Training
@@ -41,15 +43,18 @@ def _plan(
     algorithm: Algorithm,
     optimizer: Optimizer,
     rounds: int,
-    cohort: int,
+    cohort: int = 10,
     epochs: int = 1,
     batch: int | Literal["full"] = 10,
     over_selection: float = 0.0,
+    deadline: float = DAY,
+    late: str = "drop",
+    max_staleness: int = 5,
     quorum: int = 1,
+    held_out: float = 0.0,
     **_: object,
 ) -> Plan:
-    if rounds < 1:
-        raise RecipeError(f"`rounds` must be at least 1; got {rounds}", "rounds = 100")
+    check(size, algorithm, optimizer, epochs, batch, rounds, held_out)
     if not 1 <= cohort <= size:
         raise RecipeError(f"`cohort` is a number of the {size} clients, at least 1; got {cohort}", f"cohort = {size}")
     if over_selection < 0:
@@ -58,8 +63,22 @@ def _plan(
         raise RecipeError(
             f"`quorum` is a number of replies, 1 .. cohort ({cohort}); got {quorum}", f"quorum = {cohort}"
         )
-    algorithm.check(LocalSettings(optimizer, epochs, batch), None)
-    return Plan(trainers=size, meets=False, federated=True)
+    if deadline <= 0:
+        raise RecipeError("`deadline` is the seconds that a round's clients are given, above 0", 'deadline = "60 s"')
+    if late == "buffer":
+        require_averaging(algorithm, 'late = "buffer" adds those of earlier rounds')
+        if max_staleness < 1:
+            raise RecipeError(f"`max_staleness` is rounds, at least 1; got {max_staleness}", 'late = "drop"')
+    asked = min(size, math.ceil(cohort * (1 + over_selection)))
+    enough = f"the first {cohort} replies make a round" if asked > cohort else "all replies make a round"
+    within = "" if deadline == DAY else f", or after {deadline:g} s those that are there, at least {quorum}"
+    after = "dropped" if late == "drop" else f"added to the next round, up to {max_staleness} rounds late"
+    return Plan(
+        trainers=size,
+        meets=False,
+        federated=True,
+        says=(("rounds", f"{rounds}: {asked} of {size} clients are asked, {enough}{within}"), ("late replies", after)),
+    )
 
 
 @planned(_plan)
@@ -78,8 +97,14 @@ async def federated(
     epochs: int = 1,
     batch: int | Literal["full"] = 10,
     over_selection: float = 0.0,
-    deadline: Seconds | None = None,
+    deadline: Seconds = DAY,
+    partial: bool = False,
+    late: Literal["drop", "buffer"] = "drop",
+    staleness_power: float = 0.5,
+    max_staleness: int = 5,
     quorum: int = 1,
+    require: dict[str, float] | None = None,
+    held_out: float = 0.0,
     downlink: Codec = NOTHING,
     gathering: Seconds = 30.0,
     patience: Seconds = 600.0,
@@ -101,82 +126,45 @@ async def federated(
         epochs: that a client goes through its samples in a round.
         batch: samples of a local step; "full" is all that the client has.
         over_selection: share of the cohort that is asked in addition.
-        deadline: seconds after which a round goes on without those who are late; None: it waits for all that are left.
+        deadline: seconds after which a round goes on without those who are late.
+        partial: a client that is known to be too slow is told to do only as many steps as it can do until the deadline;
+            `fed_nova` weighs clients that do unlike numbers of steps rightly.
+        late: replies of rounds before are dropped, and the clients told so; or kept, and added to the next round.
+        staleness_power: a reply that is s rounds late counts (1 + s)^-power times.
+        max_staleness: rounds; what is later is dropped.
         quorum: replies without which a round does not end.
+        require: what a client must say of itself to be asked, at least, e.g. {samples = 20, memory = 1e9}.
+        held_out: share of each client's samples that it does not train on, but is tested on.
         downlink: how the server says what it broadcasts.
-        gathering: seconds that the first round, or the first one after a crash, waits for a whole cohort to be present.
-        patience: seconds that a round waits for anybody to be present before it gives up.
+        gathering: seconds that a whole cohort is waited for in the first round, and whenever nobody is present at all.
+        patience: seconds that a round waits for anybody to be present, or to reply late, before it gives up.
 
     Returns:
         The parameters (d,).
 
     Raises:
-        NobodyLeft: if too few clients are present for `patience` seconds.
+        NobodyLeft: if too few clients are present, or reply, for `patience` seconds.
+        RunError: if fewer than `quorum` clients meet `require`.
     """
     model = Model(training, exchange, Exchange(downlink), algorithm, outer_optimizer, server.size)
+    local = LocalSettings(optimizer, epochs, batch)
+    asking = Asking(server, model, selection, training.rand, local, deadline, gathering, patience, partial, require)
+    asking.require_possible(quorum)
+    wanted = Wanted(cohort, over_selection, quorum, max_staleness if late == "buffer" else 0)
     start, state = server.restore(model.state())
     model.load(state)
-    kept = list(server.accepted())
     for number in range(start, rounds):
         factor = learning_rate(number, server.size)
         request = Request(number, model.broadcast(number), {} if factor == 1 else {"factor": factor})
-        replies = [reply for reply in kept if reply.round == number]
-        asked = set(server.asked(number))  # not empty if the server has crashed in this round
-        waiting = asked - {reply.client for reply in replies}
-        while True:
-            missing = cohort - len(replies)
-            if not waiting and (not asked or len(replies) < quorum):
-                patient = server.now() + (gathering if number == start else 0.0)
-                candidates = await _candidates(server, asked, missing, patient, server.now() + patience)
-                rand = training.rand.fold("selection", number, len(asked))
-                waiting = set(selection(candidates, math.ceil(missing * (1 + over_selection)), rand, model.known))
-                asked |= waiting
-            until = math.inf if deadline is None else server.now() + deadline
-            server.ask(sorted(waiting), request)
-            replies += await _collected(server, model, number, waiting, missing, until)
-            if len(replies) >= quorum:
-                break
-        server.release(sorted(asked - {reply.client for reply in replies}), number)
-        replies.sort(key=lambda reply: reply.client)
-        loss, metrics = model.update(replies)
-        server.commit(number + 1, loss, model.state(), replies, metrics)
+        round = Round(server, model, asking, wanted, request)
+        if number == start:
+            round.resume(list(server.asked(number)), list(server.accepted()))
+        await round.run()
+        asking.late(sorted(round.waiting))
+        if late == "drop":
+            server.release(sorted(round.waiting), number)
+        replies = sorted(round.replies + round.late, key=lambda reply: (reply.client, reply.round))
+        counts = [weight(number - reply.round, staleness_power) for reply in replies]
+        loss, metrics = model.update(replies, counts if round.late else None)
+        server.commit(number + 1, loss, model.state(), replies, metrics | {"late": float(len(round.late))})
     return model.parameters
-
-
-async def _candidates(server: Server, not_these: set[int], wanted: int, patient: float, until: float) -> list[int]:
-    """Wait for clients that have not been asked yet: for as many as are wanted until `patient`, then for any."""
-    while True:
-        found = [client for client in server.present() if client not in not_these]
-        if len(found) >= wanted or (found and server.now() >= patient):
-            return found
-        if not await server.arrivals(patient if found else until) and not found:
-            raise NobodyLeft(
-                f"no client that could be asked was present for {until - patient:g} seconds or more",
-                "start clients, or set a larger `patience`; the run goes on from its last round with `quorate resume`",
-            )
-
-
-async def _collected(
-    server: Server, model: Model, number: int, waiting: set[int], missing: int, until: float
-) -> list[Reply]:
-    """Return the replies that could be accepted before `until`; those who have replied, or won't, leave `waiting`."""
-    replies: list[Reply] = []
-    while waiting and len(replies) < missing:
-        reply = await server.reply(until)
-        if reply is None:
-            break
-        if isinstance(reply, Gone):
-            if reply.round == number:
-                waiting.discard(reply.client)
-        elif reply.round != number or reply.client not in waiting:
-            server.refuse(reply, f"it came too late, in round {number + 1}")
-        else:
-            waiting.discard(reply.client)
-            flaw = model.flaw(reply)
-            if flaw is None:
-                server.accept(reply)
-                replies.append(reply)
-            else:
-                server.refuse(reply, flaw, hostile=True)
-    waiting.clear()
-    return replies

@@ -49,7 +49,7 @@ class Curve:
 def curves(records: Sequence[RunRecord], names: Sequence[str]) -> Picture:
     """Draw accuracy, loss and other metrics of all runs, a row per metric and a column per cost."""
     title = "How well it learned" if len(records) == 1 else "How well they learned"
-    rows = _rows(records)
+    rows, rounds = _rows(records), all(record.federated for record in records)
     if not rows:
         return Picture(title, None, "There is nothing to draw yet: no step was logged.")
     figure = frame(height=70 + 250 * len(rows))
@@ -69,7 +69,8 @@ def curves(records: Sequence[RunRecord], names: Sequence[str]) -> Picture:
                     trace.update(showlegend=column == 1 and not _named(figure, html.escape(label, quote=False)))
                     figure.add_trace(trace, row=row, col=column)
             signs = f" ({unit.sign})" if unit.sign else ""
-            figure.update_xaxes(title_text=cost.title + signs, rangemode="tozero", row=row, col=column)
+            named = "rounds" if cost.key == "step" and rounds else cost.title
+            figure.update_xaxes(title_text=named + signs, rangemode="tozero", row=row, col=column)
     for row, name in enumerate(rows, start=1):
         figure.update_yaxes(title_text=html.escape(name, quote=False), row=row, col=1)
     figure.update_layout(hovermode="closest", showlegend=True)
@@ -80,16 +81,30 @@ def _rows(records: Sequence[RunRecord]) -> dict[str, list[Curve]]:
     """Return the rows to draw: the title of the vertical axis, and the metrics that share it."""
     present = {key: None for record in records for point in record.metrics for key in point}
     rows = {
-        "accuracy (share right)": [Curve("accuracy", "accuracy")],
+        "accuracy (share right)": [
+            Curve("accuracy", "accuracy"),
+            *([Curve(key, title, dotted=True) for key, title in DECILES] if _often(records) else ()),
+        ],
         "loss": [Curve("train_loss", "loss, training", dotted=True), Curve("test_loss", "loss, test")],
     }
-    others = [key for key in present if key not in KNOWN][:OTHERS]
+    known = KNOWN | OF_FEDERATIONS if all(record.federated for record in records) else KNOWN
+    others = [key for key in present if key not in known][:OTHERS]
     rows |= {key: [Curve(key, key)] for key in others}
     kept = {name: [part for part in parts if part.key in present] for name, parts in rows.items()}
     return {name: parts for name, parts in kept.items() if parts}
 
 
+DECILES = (("clients_worst_decile", "worst decile of clients"), ("clients_best_decile", "best decile of clients"))
+OF_FEDERATIONS = {"clients", "step_norm", "client_norm"} | {
+    f"{who}_{what}" for who in ("clients", "alone", "pooled") for what in ("mean", "worst_decile", "best_decile")
+}
+"""Metrics that have pictures of their own."""
 KNOWN = {"step", "clock_seconds", "wall_seconds", "bytes", "train_loss", "test_loss", "accuracy", "ranks"}
+
+
+def _often(records: Sequence[RunRecord]) -> bool:
+    """Return whether clients' accuracies were measured in the middle of a run, too."""
+    return any(sum(DECILES[0][0] in point and "accuracy" in point for point in each.metrics) > 1 for each in records)
 
 
 def _line(record: RunRecord, part: Curve, cost: Cost, worth: float) -> go.Scatter | None:
@@ -128,14 +143,16 @@ def _named(figure: go.Figure, label: str) -> bool:
 
 def _reading(records: Sequence[RunRecord]) -> str:
     clocks = {record.virtual for record in records}
+    rounds = all(record.federated for record in records)
     parts = [
-        "The same curves against three costs: steps, time, and bytes sent by all workers together."
+        f"The same curves against three costs: {'rounds' if rounds else 'steps'}, time, and bytes sent by all"
+        f" {'clients and the server' if rounds else 'workers'} together."
         " Further up is better for accuracy, further down for loss; further left is cheaper."
     ]
     if len(records) > 1:
         parts.append("A run keeps its colour. Dotted: loss on the training batch; solid: measured on the test set.")
     parts.append(
-        "The clock is virtual: what the simulated network and workers would have taken."
+        "The clock is virtual: what the simulated network and machines would have taken."
         if clocks == {True}
         else "The clock is wall time."
         if clocks == {False}

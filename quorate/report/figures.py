@@ -25,9 +25,27 @@ AT_ONCE = 24  # intervals of one worker that fit next to each other on the scree
 PAINT = {"computing": "#0072b2", "sending": "#e69f00", "waiting": "#c9ced6"}
 
 
-def pictures(trace: Trace, *, virtual: bool) -> list[Picture]:
-    """Draw everything that a trace tells about the workers."""
-    return [timeline(trace, virtual=virtual), times(trace), traffic(trace), matrix(trace)]
+def pictures(trace: Trace, *, virtual: bool, federated: bool = False) -> list[Picture]:
+    """Draw everything that a trace tells about the workers, or about a federation's clients and, last, its server."""
+    drawn = [timeline(trace, virtual=virtual), times(trace), traffic(trace), matrix(trace)]
+    return [_of_clients(picture, trace.size - 1) for picture in drawn] if federated else drawn
+
+
+def _of_clients(picture: Picture, server: int) -> Picture:
+    """Call workers clients; the last one is the server."""
+    figure, words = picture.figure, {"workers": "clients", "worker": "client", "ranks": "numbers", "rank": "number"}
+    title, reading = picture.title, picture.reading
+    for word, other in words.items():
+        title, reading = title.replace(word, other), reading.replace(word, other)
+    if figure is not None:
+        for axis in (*figure.select_xaxes(), *figure.select_yaxes()):
+            if axis.title.text is not None:
+                axis.title.text = axis.title.text.replace("rank", "client")
+        for each in figure.data:
+            if each.hovertemplate is not None:
+                each.hovertemplate = each.hovertemplate.replace("rank", "client")
+        reading += f" Number {server} is the server."
+    return Picture(title, figure, reading, picture.wide)
 
 
 def timeline(trace: Trace, *, virtual: bool) -> Picture:

@@ -100,6 +100,11 @@ class RunRecord:
         return self.facts.get("status") == "finished"
 
     @property
+    def federated(self) -> bool:
+        """Whether it is of a federation, which has rounds and clients."""
+        return self.facts.get("federated") is True
+
+    @property
     def virtual(self) -> bool:
         """Whether its seconds are those of the simulator's clock."""
         return self.facts.get("engine") == "simulator"

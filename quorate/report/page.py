@@ -9,11 +9,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from quorate.errors import QuorateError
-from quorate.report import distribution, figures, shell, units
+from quorate.report import distribution, federation, figures, shell, units
 from quorate.report.curves import curves
 from quorate.report.folder import RunRecord, load, names
 from quorate.report.picture import Picture
-from quorate.report.table import COLUMNS, Cell, cells, titles
+from quorate.report.rounds import MEASURES, compared
+from quorate.report.table import Cell, cells, columns, titles
 from quorate.report.target import Target, race
 
 FACTS = ("recipe", "task", "program", "engine", "workers", "parameters", "seed", "batching")
@@ -58,7 +59,7 @@ def _page(records: Sequence[RunRecord], target: Target | None) -> str:
         title = f"{_fact(record, 'recipe')} · {labels[0]}"
         parts = [_head("Run", _fact(record, "recipe"), f"{labels[0]}, {_summary(record)}")]
         parts += [_trouble(record), _cards(record), _facts(record)]
-        parts += [_section(curves(records, labels), numbers), *_details(record, numbers)]
+        parts += [_compared(record), _section(curves(records, labels), numbers), *_details(record, numbers)]
     else:
         title = f"{len(records)} runs compared"
         parts = [_head("", title, ", ".join(labels))]
@@ -68,7 +69,7 @@ def _page(records: Sequence[RunRecord], target: Target | None) -> str:
             parts.append(_section(race(records, labels, target), numbers))
         parts.append(_section(curves(records, labels), numbers))
         for record, label in zip(records, labels, strict=True):
-            inside = "".join([_facts(record), *_details(record, numbers)])
+            inside = "".join([_facts(record), _compared(record), *_details(record, numbers)])
             summary = f"{_escape(label)} · {_escape(_summary(record))}"
             parts.append(f'<details class="run"><summary>{summary}</summary>{inside}</details>')
     return shell.page(_escape(title), "\n".join(part for part in parts if part))
@@ -80,10 +81,8 @@ def _head(kind: str, title: str, lead: str) -> str:
 
 
 def _summary(record: RunRecord) -> str:
-    workers = _fact(record, "workers")
-    return (
-        f"{_fact(record, 'program')} with {workers} worker{'' if workers == '1' else 's'} on {_fact(record, 'engine')}"
-    )
+    number, who = _fact(record, "workers"), "client" if record.federated else "worker"
+    return f"{_fact(record, 'program')} with {number} {who}{'' if number == '1' else 's'} on {_fact(record, 'engine')}"
 
 
 def _trouble(record: RunRecord, label: str | None = None) -> str:
@@ -100,21 +99,49 @@ def _trouble(record: RunRecord, label: str | None = None) -> str:
 
 
 def _cards(record: RunRecord) -> str:
-    values = [(column.full, column.write(column.get(record))) for column in COLUMNS]
+    values = [(column.full, column.write(column.get(record))) for column in columns(None, record.federated)]
     cards = "".join(f'<div class="card"><b>{_escape(value)}</b><span>{title}</span></div>' for title, value in values)
     return f'<div class="cards">{cards}</div>'
 
 
 def _facts(record: RunRecord) -> str:
-    rows = "".join(f"<div><dt>{key}</dt><dd>{_escape(_fact(record, key))}</dd></div>" for key in FACTS + VERSIONS)
+    rows = "".join(
+        f"<div><dt>{_called(record, key)}</dt><dd>{_escape(_fact(record, key))}</dd></div>" for key in FACTS + VERSIONS
+    )
     digest = record.result.parameters_sha256
     if digest:
         rows += f'<div class="wide"><dt>SHA-256 of the parameters</dt><dd class="hash">{_escape(digest)}</dd></div>'
     return f"<section><h2>Facts</h2><dl>{rows}</dl></section>"
 
 
+def _called(record: RunRecord, key: str) -> str:
+    return "clients" if key == "workers" and record.federated else key
+
+
+def _compared(record: RunRecord) -> str:
+    """Return the table of a federation against each client alone, and against pooled data; "" if there is none."""
+    found = compared(record.facts)
+    if found is None:
+        return ""
+    heads = "".join(f"<th>{name.replace('_', ' ')}</th>" for name in ("", *MEASURES))
+    body = ""
+    for name, row in found.rows.items():
+        values = [units.count(row.get(key)) if key == "clients" else units.share(row.get(key)) for key in MEASURES]
+        body += f"<tr><td>{name}</td>{''.join(f'<td>{value}</td>' for value in values)}</tr>"
+    reading = (
+        f"{found.measure} of the federation's model, of each client trained by itself, and of training on all data in"
+        f" one place; each client is measured on {found.tested_on}. The deciles are the means of the tenth of the"
+        " clients that is served worst and best."
+    )
+    notes = "".join(f'<p class="reading">{_escape(note)}</p>' for note in found.notes)
+    table = f'<div class="table"><table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>'
+    title = "Federated, alone, or with pooled data"
+    return f'<section><h2>{title}</h2>{table}<p class="reading">{_escape(reading)}</p>{notes}</section>'
+
+
 def _table(records: Sequence[RunRecord], target: Target | None) -> str:
-    head = "".join(f"<th>{title}</th>" for title in titles(target))
+    heads = titles(target, all(record.federated for record in records))
+    head = "".join(f"<th>{title}</th>" for title in heads)
     body = "".join(f"<tr>{''.join(map(_entry, row))}</tr>" for row in cells(records, target))
     reading = (
         "★ marks the best of the finished runs. Equal parameters mean that two runs ended in the same model, to the"
@@ -135,8 +162,9 @@ def _details(record: RunRecord, numbers: Iterator[int]) -> list[str]:
         why = "There is no trace, so there are no pictures of the workers: the run was stopped before it wrote one."
         parts = [f'<section><h2>The workers</h2><p class="reading">{why}</p></section>']
     else:
-        drawn = figures.pictures(record.trace, virtual=record.virtual)
+        drawn = figures.pictures(record.trace, virtual=record.virtual, federated=record.federated)
         parts = [_section(picture, numbers) for picture in drawn]
+    parts = [*[_section(picture, numbers) for picture in federation.pictures(record)], *parts]
     updates = distribution.pictures(distribution.read(record.folder))
     recipe = f"<pre>{_escape(record.recipe)}</pre>" if record.recipe else "<p>The folder holds no recipe.</p>"
     return [

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,21 +45,32 @@ COLUMNS = (
 )
 
 
-def columns(target: Target | None) -> tuple[Column, ...]:
-    """Return what runs are measured by: if there is a target, first how long and how much it took to reach it."""
+_OF_FEDERATIONS = {
+    "steps": replace(COLUMNS[2], title="rounds", full="rounds"),
+    "waiting": replace(COLUMNS[-1], full="of the clients' and the server's time spent waiting"),
+}
+
+
+def columns(target: Target | None, federated: bool = False) -> tuple[Column, ...]:
+    """Return what runs are measured by: if there is a target, first how long and how much it took to reach it.
+
+    Args:
+        federated: all are of federations, which have rounds and clients.
+    """
+    usual = tuple(_OF_FEDERATIONS.get(column.title, column) for column in COLUMNS) if federated else COLUMNS
     if target is None:
-        return COLUMNS
+        return usual
     seconds, sent = (partial(target.cost, key=key) for key in ("clock_seconds", "bytes"))
     return (
         Column("until", f"until {target}", seconds, units.seconds, min),
         Column("sent", f"bytes sent until {target}", sent, units.size, min),
-        *COLUMNS,
+        *usual,
     )
 
 
-def titles(target: Target | None = None) -> tuple[str, ...]:
+def titles(target: Target | None = None, federated: bool = False) -> tuple[str, ...]:
     """Return the heads of all columns."""
-    return ("run", *(column.title for column in columns(target)), "model")
+    return ("run", *(column.title for column in columns(target, federated)), "model")
 
 
 @dataclass(frozen=True)
@@ -76,7 +87,7 @@ def cells(records: Sequence[RunRecord], target: Target | None = None) -> list[li
         [Cell(name if record.finished else f"{name} ({record.facts.get('status')})")]
         for name, record in zip(names(records), records, strict=True)
     ]
-    for column in columns(target):
+    for column in columns(target, all(record.federated for record in records)):
         marked = _best(column, records)
         for row, record in zip(rows, records, strict=True):
             value = column.get(record)
@@ -93,13 +104,16 @@ def comparison(folders: Sequence[Path], target: Target | None = None) -> Table:
         QuorateError: if one of them is no run folder, or damaged.
     """
     table = Table(box=box.SIMPLE, padding=0, pad_edge=False)
-    dropped = () if target is None else ("loss", "steps", "wall", "model")  # 80 characters are not enough for all
-    rows = cells([load(folder) for folder in folders], target)
-    for i, title in enumerate(titles(target)):
+    dropped = (
+        () if target is None else ("loss", "steps", "rounds", "wall", "model")
+    )  # 80 characters are not enough for all
+    records = [load(folder) for folder in folders]
+    rows, heads = cells(records, target), titles(target, all(record.federated for record in records))
+    for i, title in enumerate(heads):
         if title not in dropped:
             table.add_column(title, justify="right" if i else "left", overflow="fold", no_wrap=i > 0)
     for whole in rows:
-        row = [cell for cell, title in zip(whole, titles(target), strict=True) if title not in dropped]
+        row = [cell for cell, title in zip(whole, heads, strict=True) if title not in dropped]
         table.add_row(*(Text(printable(cell.text) + "*" * cell.best, "bold green" * cell.best) for cell in row))
     if any(cell.best for row in rows for cell in row):
         reaching = "" if target is None else f"; until {target}, and what was sent until then"

@@ -19,14 +19,18 @@ class Known:
     Args:
         samples: how many they have.
         losses: the last training losses they told.
-        seconds: how long their last replies took.
+        seconds: how long their last replies took, from the moment when they were asked.
+        rates: local steps a second that this comes to; of one that was late, what it can hardly have had.
         times: how often they were asked.
+        since: when they were asked last, in seconds of the server's clock.
     """
 
     samples: Mapping[int, float] = field(default_factory=dict)
     losses: Mapping[int, float] = field(default_factory=dict)
     seconds: Mapping[int, float] = field(default_factory=dict)
+    rates: Mapping[int, float] = field(default_factory=dict)
     times: Mapping[int, float] = field(default_factory=dict)
+    since: Mapping[int, float] = field(default_factory=dict)
 
 
 class Selection(Protocol):

@@ -219,9 +219,7 @@ def test_is_a_meeting_of_all_and_stands_alone():
     for wrapped in (ErrorFeedback(PowerSgd()), Chain((PowerSgd(), TopK(0.1)))):
         with pytest.raises(Incompatible) as error:
             wrapped.encode(torch.ones(9), wrapped.init(torch.ones(9)), At(0, 0, 2, Rand(0)))
-        assert str(error.value).startswith(
-            "PowerSgd(rank=1, warm_start=True, error_feedback=True, alternate=False) needs"
-        )
+        assert str(error.value).startswith("power_sgd needs")
         assert '"synchronous_sgd"' in str(error.value)
     with pytest.raises(Incompatible, match="needs to be the only codec"):
         Exchange(Chain((TopK(0.1), PowerSgd())))

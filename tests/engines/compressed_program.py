@@ -210,7 +210,7 @@ def mistakes_are_explained(node: ProcessNode) -> None:
         with pytest.raises(RunError) as caught, way(Exchange(TOP_K), (0.5, 0.5)) as (called, _, _):
             (torch.nan * loss(called, node.rank, 0)).backward()
         assert f"step 1, rank {node.rank}: entry 0 of `" in str(caught.value)
-        assert ".weight` of the update is nan, which ErrorFeedback(" in str(caught.value).replace("bias", "weight")
+        assert ".weight` of the update is nan, which error_feedback(" in str(caught.value).replace("bias", "weight")
 
 
 def main() -> None:

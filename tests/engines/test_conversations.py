@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections import deque
 
@@ -62,7 +63,7 @@ def test_gathers_that_a_peer_leaves_fail_and_name_it(tmp_path):
         second, first = killed[rank]["told"]
         assert second == first
         assert second.startswith(f"PeerError: rank {rank} (")
-        assert "step 1: all_gather failed after" in second
+        assert re.search(r"step 1: all_gather failed (at once|after \d)", second)
         assert "rank 1" in second
         assert "[rank 1 has left: " in second
         assert not second.endswith("too late")
@@ -74,7 +75,7 @@ def test_gathers_that_a_peer_leaves_fail_and_name_it(tmp_path):
 def test_a_gather_with_one_whose_program_has_ended_fails_at_once(tmp_path):
     told = tell(tmp_path, "one_has_ended", 2)
     (said,) = told[0]["told"]
-    assert "all_gather failed after" in said
+    assert re.search(r"all_gather failed (at once|after \d)", said)
     assert "rank 1" in said
     assert "has ended" in said
     assert not said.endswith("too late")

@@ -1,0 +1,169 @@
+"""Local steps of several clients side by side through a stack of linear layers, the update fused into each product.
+
+A client's inputs of several steps are known before the first. So its first layer, the largest as a rule, goes through a
+window of steps at once: with inputs X, slopes D and weights W at the window's start, step t's outputs are
+X_t W^T - lr (X_t X_<t^T) D_<t, and W is updated when the window ends. It is the same result but for rounding, by products
+of 64 rows instead of 10, and reads and writes W once a window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from quorate.engines.cohorts_layers import Activation, Dense, Part, Stack
+from quorate.engines.cohorts_losses import Losses
+from quorate.engines.cohorts_products import has_onednn, plus_product, times
+from quorate.engines.cohorts_steps import Motion, Steps, taken
+from quorate.tasks import Data
+
+_ROWS = 100  # of a window: more make its products faster, and what is left to correct larger
+_ALONE = 1 << 16  # entries of a first layer from which on a product of its own for each client pays
+
+
+class Windows:
+    """The parameters of clients while their steps are done.
+
+    Args:
+        stack: the model.
+        steps: of n clients.
+        motion: what a step does.
+    """
+
+    def __init__(self, stack: Stack, steps: Steps, motion: Motion) -> None:
+        self._stack, self._steps, self._motion = stack, steps, motion
+        starts = [work.start for work in steps.works]
+        self._shared = all(start is starts[0] for start in starts)
+        self._starts = starts
+        first, b = stack.layers[0], steps.index.shape[2]
+        alone = motion.plain and min(first.weight.shape) > 1 and first.weight.shape.numel() >= _ALONE and has_onednn()
+        self._at_once = max(1, _ROWS // b) if alone else 1
+        self._first: list[Tensor] | Tensor
+        self._first = [first.weight.of(start) for start in starts] if alone else self._copies(first.weight)
+        self._weights = [self._copies(layer.weight) for layer in stack.layers[1:]]
+        self._biases = [None if layer.bias is None else self._copies(layer.bias) for layer in stack.layers]
+
+    def _copies(self, part: Part) -> Tensor:
+        if self._shared:
+            view = part.of(self._starts[0])
+            return view.expand(len(self._starts), *view.shape).contiguous()
+        return torch.stack([part.of(start) for start in self._starts])
+
+    def run(self, data: Data, losses: Losses) -> Tensor:
+        """Do all steps, and return the losses (n, T), 0 where there was none."""
+        steps, motion = self._steps, self._motion
+        n, count, b = steps.index.shape
+        scale = steps.scale(self._starts[0].dtype)
+        history = scale.new_zeros(n, count)
+        for begin in range(0, count, self._at_once):
+            m, end = steps.active[begin], min(begin + self._at_once, count)
+            x, y = taken(data, steps.index[:m, begin:end].flatten(1))
+            x = self._stack.inputs(x)
+            ahead = self._ahead(x, begin == 0)
+            gram = self._gram(x) if end - begin > 1 else None
+            slopes = torch.zeros_like(ahead)
+            for step in range(begin, end):
+                here = slice((step - begin) * b, (step - begin + 1) * b)
+                z = ahead[:, here]
+                if gram is not None and here.start:
+                    z = torch.baddbmm(z, gram[:, here, : here.start], slopes[:, : here.start], alpha=-motion.lr)
+                sizes = [each[step] for each in steps.sizes[:m]]
+                if motion.l2:
+                    history[:m, step] += motion.l2 / 2 * self._squares(m)
+                loss, slopes[:, here] = self._step(z, y[:, here], sizes, scale[:m, step], losses)
+                history[:m, step] += loss
+            self._update_first(x, slopes)
+        return history
+
+    def _ahead(self, x: Tensor, at_start: bool) -> Tensor:
+        """Return what the first layer makes of inputs (m, k, i), its function left out."""
+        layer, m, k = self._stack.layers[0], len(x), x.shape[1]
+        if at_start and self._shared:
+            start = self._starts[0]
+            bias = None if layer.bias is None else layer.bias.of(start)
+            return times(x.reshape(m * k, -1), layer.weight.of(start), bias).view(m, k, -1)
+        bias = self._biases[0]
+        if isinstance(self._first, Tensor):
+            z = torch.bmm(x, self._first[:m].mT)
+            return z if bias is None else z.add_(bias[:m, None])
+        rows = x.new_empty(m, k, layer.width)
+        for client in range(m):
+            rows[client] = times(x[client], self._first[client], None if bias is None else bias[client])
+        return rows
+
+    def _gram(self, x: Tensor) -> Tensor:
+        """Return how much each row's slope moves each row's output: (m, k, k)."""
+        layer, m, k = self._stack.layers[0], len(x), x.shape[1]
+        if self._motion.moving(layer.weight):
+            rows = x.new_empty(m, k, k)
+            for client in range(m):
+                rows[client] = times(x[client], x[client])
+        else:
+            rows = x.new_zeros(m, k, k)
+        return rows.add_(1) if layer.bias is not None and self._motion.moving(layer.bias) else rows
+
+    def _step(
+        self, z: Tensor, y: Tensor, sizes: Sequence[int], scale: Tensor, losses: Losses
+    ) -> tuple[Tensor, Tensor]:
+        """Go on from the first layer's outputs; update the other layers; return losses and the first layer's slope."""
+        layers, m = self._stack.layers, len(z)
+        active = Activation(layers[0].after, z)
+        kept = [active]
+        for weight, bias, layer in zip(self._weights, self._biases[1:], layers[1:], strict=True):
+            given = kept[-1].value
+            if bias is None:
+                z = torch.bmm(given, weight[:m].mT)
+            else:
+                z = torch.baddbmm(bias[:m, None], given, weight[:m].mT)
+            kept.append(Activation(layer.after, z))
+        loss, slope = losses(kept[-1].value, y, sizes, scale)
+        for place in reversed(range(1, len(layers))):
+            slope = kept[place].back(slope)
+            weight = self._weights[place - 1][:m]
+            below = torch.bmm(slope, weight)
+            self._update(weight, layers[place].weight, slope, kept[place - 1].value)
+            self._update_bias(place, slope)
+            slope = below
+        return loss, kept[0].back(slope)
+
+    def _update(self, weight: Tensor, part: Part, slope: Tensor, given: Tensor) -> None:
+        if self._motion.moving(part):
+            weight.baddbmm_(slope.mT, given, beta=self._motion.shrink, alpha=-self._motion.lr)
+            self._motion.add_pull(weight, part)
+
+    def _update_bias(self, place: int, slope: Tensor) -> None:
+        bias, layer = self._biases[place], self._stack.layers[place]
+        if bias is not None and layer.bias is not None and self._motion.moving(layer.bias):
+            bias = bias[: len(slope)]
+            if self._motion.shrink != 1:
+                bias *= self._motion.shrink
+            bias.add_(slope.sum(1), alpha=-self._motion.lr)
+            self._motion.add_pull(bias, layer.bias)
+
+    def _update_first(self, x: Tensor, slope: Tensor) -> None:
+        part = self._stack.layers[0].weight
+        if isinstance(self._first, Tensor):
+            self._update(self._first[: len(x)], part, slope, x)
+        elif self._motion.moving(part):
+            moved = slope * -self._motion.lr
+            for client in range(len(x)):
+                self._first[client] = plus_product(self._first[client], moved[client], x[client])
+        self._update_bias(0, slope)
+
+    def _squares(self, m: int) -> Tensor:
+        """Return the sum of the squares of each of the first m clients' parameters, (m,)."""
+        assert isinstance(self._first, Tensor)  # a penalty shrinks
+        tensors = [self._first, *self._weights, *(bias for bias in self._biases if bias is not None)]
+        return torch.stack([each[:m].flatten(1).square().sum(1) for each in tensors]).sum(0)
+
+    def parameters(self, client: int, d: int) -> Tensor:
+        """Return a client's parameters (d,) in memory of their own."""
+        flat = self._starts[0].new_empty(d)
+        for place, layer in enumerate(self._stack.layers):
+            layer.weight.of(flat).copy_((self._first if place == 0 else self._weights[place - 1])[client])
+            bias = self._biases[place]
+            if layer.bias is not None and bias is not None:
+                layer.bias.of(flat).copy_(bias[client])
+        return flat
