@@ -151,7 +151,12 @@ def resume(
         out_console.print(f"`{run}` is finished already")
         tell(facts["result"], facts, as_json)
         return
-    with progress_bar(folder.recipe_of(run).steps, facts["engine"] == "simulator" and shown()) as progress:
+    if facts["engine"] == "federation":
+        cli_federation.resume(run, data, as_json)
+        return
+    chosen, show = folder.recipe_of(run), facts["engine"] == "simulator" and shown()
+    federated = facts.get("federated", False)
+    with cli_federation.rounds_table(chosen, show) if federated else progress_bar(chosen.steps, show) as progress:
         result = runs.resume(run, data, progress, show=shown(), size=workers, told=cli_elastic.said)
     tell(result, folder.read(run), as_json)
 

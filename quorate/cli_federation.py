@@ -1,8 +1,7 @@
-"""The commands `quorate federation ...`: who takes part, the server, the clients, and how they stand."""
+"""The commands `quorate federation ...`: the server, its clients, and how they stand."""
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
+from quorate.cli_identities import init, invite, list_clients, renew, require_installed, revoke, say, show
 from quorate.cli_shared import Json, RecipeFile, Seed, err_console, out_console, shown, tell
 from quorate.errors import QuorateError, RecipeError
 
@@ -24,139 +23,10 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Train with machines of others over the network: data stays with them, and they only dial out.",
 )
-Folder = Annotated[
-    Path, typer.Argument(help="The federation's folder, which holds its keys; keep it to yourself.", show_default=False)
-]
-Named = Annotated[str, typer.Argument(metavar="NAME", help="The client's name.", show_default=False)]
-Days = Annotated[float, typer.Option(help="How long the certificate holds.", min=0.01, max=36500)]
-Hosts = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--host",
-        metavar="HOST[:PORT]",
-        help="Where clients reach the server; may be given several times. This machine only, if not given.",
-        show_default=False,
-    ),
-]
-_NEEDED = ("grpc", "cryptography")
+for _command in (init, invite, show, revoke, renew):
+    app.command()(_command)
+app.command("list")(list_clients)
 _INTERRUPTED = 130  # the exit status that shells give to Ctrl-C
-
-
-def require_installed() -> None:
-    """Refuse what needs gRPC or certificates if they are not there.
-
-    Raises:
-        RecipeError: saying what to install.
-    """
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # it would log every connection that is refused
-    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        raise RecipeError(
-            f"federations across machines need {' and '.join(missing)}", "pip install 'quorate[federation]'"
-        )
-
-
-@app.command()
-def init(
-    folder: Folder,
-    name: Annotated[str, typer.Option(help="What the federation is called.")] = "federation",
-    host: Hosts = None,
-    port: Annotated[int, typer.Option(help="The port for clients.", min=1, max=65535)] = 9092,
-    control_port: Annotated[int, typer.Option(help="The port for operators.", min=1, max=65535)] = 9093,
-    days: Days = 730.0,
-) -> None:
-    """Found a federation: make its authorities, its server's certificates and an operator's bundle."""
-    require_installed()
-    from quorate import founding
-
-    made = founding.init(folder, name, host or (), port=port, control_port=control_port, days=days)
-    _say(f"federation `{name}`: {folder}, which holds private keys; whoever has them can let anybody in")
-    _say(f"clients reach its server at {', '.join(made.addresses)}")
-    if not host:
-        _say("only from this machine: give --host NAME for clients elsewhere")
-    _say(f"next: quorate federation invite {folder} NAME")
-
-
-@app.command()
-def invite(
-    folder: Folder,
-    name: Named,
-    out: Annotated[
-        Path | None, typer.Option(help="The bundle; in the folder's `invitations` if not given.", show_default=False)
-    ] = None,
-    renew: Annotated[
-        bool, typer.Option("--renew", help="A new certificate for a client that there is; the old one counts no more.")
-    ] = False,
-    days: Days = 730.0,
-) -> None:
-    """Make one file, a bundle, that lets a client take part."""
-    require_installed()
-    from quorate import founding
-
-    made = founding.invite(folder, name, out, renew=renew, days=days)
-    _say(f"client `{name}` has number {made.number}; its bundle: {made.bundle}")
-    _say(
-        "Who has this file is the client. Bring it there by a way that you trust, such as scp or a USB stick; no mail."
-    )
-    _say("Then delete it here, and compare the fingerprint over the telephone with `quorate federation show BUNDLE`:")
-    _say(_grouped(made.fingerprint))
-    _say(f"there: quorate federation join {made.bundle.name} RECIPE --data FOLDER")
-
-
-@app.command()
-def show(bundle: Annotated[Path, typer.Argument(help="A client's bundle.", show_default=False)]) -> None:
-    """Say whose a bundle is, where its server is, and how long it holds."""
-    require_installed()
-    from quorate import issuing
-    from quorate.certificates import ClientIdentity
-
-    found = ClientIdentity.load(bundle)
-    _say(f"client `{found.name}`, number {found.number}, of federation `{found.federation}`")
-    _say(f"server: {', '.join(found.addresses)}")
-    _say(f"holds until {issuing.expires(found.cert):%Y-%m-%d}")
-    _say(_grouped(issuing.fingerprint(found.cert)))
-
-
-@app.command()
-def revoke(folder: Folder, name: Named) -> None:
-    """Shut a client out for good; a running server sees it at once."""
-    require_installed()
-    from quorate import founding
-
-    number = founding.revoke(folder, name)
-    _say(f"client `{name}` ({number}) is revoked; neither its name nor its number is given again")
-
-
-@app.command()
-def renew(folder: Folder, host: Hosts = None, days: Days = 730.0) -> None:
-    """Make new certificates of the server, and a new operator's bundle; clients need nothing new."""
-    require_installed()
-    from quorate import founding
-
-    made = founding.renew(folder, host or (), days)
-    _say(f"clients reach the server at {', '.join(made.addresses)}; start it again to use its new certificates")
-    if host:
-        _say(f"bundles that are out name the old address: quorate federation invite {folder} NAME --renew")
-
-
-@app.command("list")
-def list_clients(folder: Folder, as_json: Json = False) -> None:
-    """List who has been invited, who is revoked, and how long certificates hold."""
-    require_installed()
-    from quorate import registry
-
-    known = registry.read(folder)
-    if as_json:
-        print(known.model_dump_json())
-        return
-    table = Table(box=None, pad_edge=False)
-    for column in ("client", "name", "state", "holds until", "fingerprint"):
-        table.add_column(column, justify="right" if column == "client" else "left")
-    for number, each in enumerate(known.clients):
-        state = "expired" if each.state == "invited" and registry.has_expired(each) else each.state
-        table.add_row(str(number), each.name, state, f"{each.expires:%Y-%m-%d}", f"{each.fingerprint[:16]}...")
-    out_console.print(f"federation `{known.federation}`, {', '.join(known.addresses)}", markup=False)
-    out_console.print(table if known.clients else f"nobody: quorate federation invite {folder} NAME")
 
 
 Bundle = Annotated[
@@ -203,7 +73,7 @@ def stop(run: Run = None, control: ControlAddress = None, operator: Bundle = Non
 
     identity, address = _operator(run, control, operator)
     control_plane.stop(identity, address)
-    _say("the server stops; `quorate resume RUN` on its machine goes on")
+    say("the server stops; `quorate resume RUN` on its machine goes on")
 
 
 def _operator(run: Path | None, control: str | None, operator: Path | None) -> tuple[Any, str | None]:
@@ -253,14 +123,10 @@ def serve(
 
     chosen = runs.changed(recipe, seed, None)
     found, where = ServerIdentity.load(identity), out or folder.fresh(chosen.name)
-    try:
-        with rounds_table(chosen, shown()) as progress:
-            ports = deployment.Ports(address, control)
-            result = deployment.serve(chosen, found, where, data, ports, progress, _told)
-    except deployment.Stopped as stopped:
-        _say(f"{stopped.problem}; `{stopped.hint}` goes on")
-        return
-    tell(result, folder.read(where), as_json)
+    with _stopping(), rounds_table(chosen, shown()) as progress:
+        ports = deployment.Ports(address, control)
+        result = deployment.serve(chosen, found, where, data, ports, progress, _told)
+        tell(result, folder.read(where), as_json)
 
 
 @app.command()
@@ -294,7 +160,7 @@ def join(
         _told("left; the same command comes back")
         raise typer.Exit(_INTERRUPTED) from None
     accuracy = measures.get("accuracy")
-    _say("the run is over" + ("" if accuracy is None else f": test accuracy {accuracy:.4f}"))
+    say("the run is over" + ("" if accuracy is None else f": test accuracy {accuracy:.4f}"))
 
 
 @app.command(hidden=True)
@@ -313,6 +179,28 @@ def member(where: Path, number: int, private: Path, show: Annotated[bool, typer.
         raise typer.Exit(1) from error
     except KeyboardInterrupt:
         raise typer.Exit(_INTERRUPTED) from None
+
+
+def resume(run: Path, data: Path | None, as_json: bool) -> None:
+    """Go on with a federation's run; see `deployment.resume`."""
+    require_installed()
+    from quorate import deployment, folder
+
+    show = shown() and not folder.read(run).get("here")
+    with _stopping(), rounds_table(folder.recipe_of(run), show) as progress:
+        result = deployment.resume(run, data, progress, shown())
+        tell(result, folder.read(run), as_json)
+
+
+@contextmanager
+def _stopping() -> Iterator[None]:
+    """Take it for a good end if an operator has stopped the server."""
+    from quorate.deployment import Stopped
+
+    try:
+        yield
+    except Stopped as stopped:
+        say(f"{stopped.problem}; `{stopped.hint}` goes on")
 
 
 def run_here(recipe: Recipe, out: Path | None, data: Path | None) -> dict[str, Any]:
@@ -357,14 +245,6 @@ def rounds_table(recipe: Recipe, show: bool) -> Iterator[Progress | None]:
     program = recipe.program.keywords
     with live_table.rounds_table(program.get("rounds", 0), program.get("cohort", 0), err_console, show) as progress:
         yield progress
-
-
-def _grouped(fingerprint: str) -> str:
-    return " ".join(fingerprint[start : start + 8] for start in range(0, len(fingerprint), 8))
-
-
-def _say(text: str) -> None:
-    out_console.print(text, markup=False)
 
 
 def _told(text: str) -> None:

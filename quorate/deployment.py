@@ -8,13 +8,12 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from quorate import folder, founding, star
-from quorate import run as runs
 from quorate.certificates import ClientIdentity, ServerIdentity
 from quorate.engines.control_plane import Control, answering
 from quorate.engines.federation import FederationServer
@@ -226,6 +225,15 @@ def _launched(where: Path, size: int, show: bool) -> dict[str, Any]:
     return dict(folder.read(where)["result"])
 
 
+@asynccontextmanager
+async def _complete(server: FederationServer) -> AsyncIterator[None]:
+    """Begin when all clients are there, so that who is asked is chosen from all, as in a simulation."""
+    until = time.monotonic() + _START
+    while len(server.desk.present()) < server.size and time.monotonic() < until:
+        await asyncio.sleep(_POLL)
+    yield
+
+
 def member(where: Path, number: int, private: Path, progress: Progress | None = None) -> None:
     """Work as a client of a run on this machine, or, with the number after the last client's, as its server."""
     recipe, facts = folder.recipe_of(where), folder.read(where)
@@ -237,7 +245,11 @@ def member(where: Path, number: int, private: Path, progress: Progress | None = 
         def listens(port: int) -> None:
             write_atomically(told, str(port).encode())
 
-        asyncio.run(star.serve(where, recipe, identity, f"{_LOCAL}:0", data=data, progress=progress, listens=listens))
+        asyncio.run(
+            star.serve(
+                where, recipe, identity, f"{_LOCAL}:0", data=data, progress=progress, beside=_complete, listens=listens
+            )
+        )
         return
     client = ClientIdentity.load(private / "federation" / "invitations" / f"client-{number}.json")
     until = time.monotonic() + _START

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import torch
@@ -78,6 +78,17 @@ class Optimizer:
         """Whether each coordinate is updated for itself."""
         return self.name.lower() in _ELEMENTWISE
 
+    @cached_property
+    def plain(self) -> tuple[float, float] | None:
+        """Learning rate and weight decay of a step `w - lr (gradient + decay w)`; None if a step is anything else."""
+        given = self.settings
+        if self.name.lower() != "sgd" or not given.keys() <= {"lr", "weight_decay", "momentum", "dampening"}:
+            return None
+        lr, decay = given.get("lr", 1e-3), given.get("weight_decay", 0)
+        if given.get("momentum") or not isinstance(lr, int | float) or not isinstance(decay, int | float):
+            return None
+        return float(lr), float(decay)
+
     def build(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         """Make the torch optimizer."""
         settings: dict[str, Any] = {
@@ -125,6 +136,11 @@ class Update:
         Args:
             factor: of the learning rate.
         """
+        plain = self.optimizer.plain
+        if plain is not None and not state:
+            lr, decay = plain
+            slope = gradient.add(parameters, alpha=decay) if decay else gradient
+            return parameters.add_(slope, alpha=-lr * factor), {}
         if self.elementwise:
             return parameters, self._step({"": parameters}, {"": gradient}, {"": state}, factor)[""]
         views, gradients = self.layout.views(parameters), self.layout.views(gradient)

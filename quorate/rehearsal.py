@@ -19,10 +19,12 @@ from quorate.cursor import SharedTraining
 from quorate.engines import Recorder
 from quorate.engines.batching import Batching
 from quorate.engines.epochs import Rehearsal
+from quorate.engines.presence import Presences
 from quorate.engines.standing import Standing, unpacked
 from quorate.errors import QuorateError, RecipeError
 from quorate.files import write_atomically
 from quorate.metrics_file import read_lines
+from quorate.rand import Rand
 from quorate.recipe import Recipe
 from quorate.recorder import Progress, RunRecorder
 from quorate.schedule import Schedule
@@ -37,10 +39,14 @@ def schedule_of(recipe: Recipe, size: int) -> Schedule:
     Raises:
         RecipeError: if the events can't be meant, or the program can't go on through them.
     """
+    plan = recipe.plan(size)
+    if plan.federated:  # its simulator lets the events happen by itself
+        Presences(size, recipe.cluster, Rand(recipe.seed))
+        return Schedule(recipe.cluster.model_copy(update={"event": ()}), size)
     schedule = Schedule(recipe.cluster, size)
     if not schedule.changes_members:
         return schedule
-    name, plan = recipe.tables["program"]["name"], recipe.plan(size)
+    name = recipe.tables["program"]["name"]
     if plan.survives:
         if schedule.joins:
             raise RecipeError(

@@ -78,7 +78,8 @@ class ComparisonSettings(BaseModel):
         times: how often a client alone does the epochs that it does in a round; None: as often as the client that took
             part most often.
         samples: gradients of single samples that each of the two takes at most.
-        during: the clients are measured whenever the run is evaluated, and not only at the end.
+        during: the clients are measured whenever a simulated run is evaluated, and not only at the end.
+        patience: seconds that the clients of a real federation have to measure, and then to train alone.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -89,6 +90,7 @@ class ComparisonSettings(BaseModel):
     times: int | None = Field(default=None, ge=1)
     samples: int = Field(default=5_000_000, ge=1)
     during: bool = False
+    patience: float = Field(default=600.0, gt=0)
 
 
 class FederationSettings(BaseModel):

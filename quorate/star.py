@@ -18,9 +18,11 @@ import torch
 import quorate
 from quorate import folder
 from quorate.checkpoint import Checkpoint
-from quorate.engines.federation import FederationServer, Shown, listening
-from quorate.engines.federation_client import Bearer, FederationClient, Part
+from quorate.engines.federation import FederationServer
+from quorate.engines.federation_client import FederationClient
 from quorate.engines.federation_desk import Rules
+from quorate.engines.federation_part import Bearer, Part
+from quorate.engines.federation_reception import Shown, listening
 from quorate.engines.federation_store import Committed, Store
 from quorate.errors import RunError
 from quorate.federated import Answer, Request
@@ -164,10 +166,10 @@ async def _served(
         settings = recipe.record.model_copy(update={"checkpoint": 0})
         record = RunRecorder(where, range(1), 1, settings, training, trace, resumed, progressed)
         with closing(record):
+            rules = Rules(store.run, configuration(recipe), said_by(clients), recipe.federation, told)
             server = FederationServer(
                 store,
-                Rules(store.run, configuration(recipe), said_by(clients), recipe.federation, told),
-                identity,
+                rules,
                 size,
                 recorder=record,
                 trace=trace,
@@ -177,7 +179,7 @@ async def _served(
                 offences=kept.get("offences"),
                 rounds=program.keywords.get("rounds"),
             )
-            async with listening(server, identity, address, recipe.federation) as port:
+            async with listening(server.desk, identity, rules, address) as port:
                 listens(port)
                 async with beside(server) if beside is not None else nullcontext():
                     parameters = await server.run(lambda each: program(each, training, exchange))

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from quorate import cli_federation, registry
+from quorate import cli_identities, registry
 from quorate.certificates import ClientIdentity
 from tests.commands import RECIPES, call, refusal
 
@@ -100,7 +100,7 @@ def test_a_wrong_host_is_named_by_what_it_shows(monkeypatch, capsys, folder, tmp
 
 
 def test_what_is_not_installed_is_named(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(cli_federation.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(cli_identities.importlib.util, "find_spec", lambda name: None)
     assert "federations across machines need grpc and cryptography\nhint: pip install 'quorate[federation]'" in refusal(
         monkeypatch, capsys, "federation", "init", tmp_path / "new"
     )

@@ -33,4 +33,4 @@ def day_and_night(
     if not 0 <= spread <= 1:
         raise RecipeError(f"`spread` is a share of the day, in [0, 1]; got {spread:g}", "spread = 1.0")
     phase = Random(rand.fold("availability", client).seed).random() * spread * period
-    return Spans([(phase, phase + there)], period)
+    return Spans([(phase, phase + there) if there < period else (0.0, period)], period)

@@ -49,7 +49,7 @@ def _read(path: Path) -> dict[int, list[tuple[float, float]]]:
             continue
         try:
             client, start, end = _values(line)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, LookupError, TypeError) as error:
             raise DataError(
                 f"`{path}`, line {number + 1}, is no `client,from,until` of numbers in order: {line[:60]!r}",
                 "0,3600,7200",

@@ -1,9 +1,9 @@
 """The local work of many clients at once, in the fastest form that their model has; otherwise one by one.
 
-Which form it is depends on the model, the optimizer and the shapes alone, so that equal runs have equal bits. A stack of
-linear layers takes clients side by side: without weights of their own for few steps (`cohorts_factors`), else with the
-updates fused into the products (`cohorts_windows`). A convolutional net takes one client after another, written out by
-hand (`cohorts_chains`). All agree with one by one but for rounding.
+Which form it is depends on the model, the optimizer and the shapes alone, so that equal runs have equal bits. A stack
+of linear layers takes clients side by side: without weights of their own for few steps (`cohorts_factors`), else with
+the updates fused into the products (`cohorts_windows`). A convolutional net takes one client after another, written out
+by hand (`cohorts_chains`). All agree with one by one but for rounding.
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ class Cohorts:
         Returns:
             In order, what came of each, or how its task failed.
         """
-        works = [replace(work, start=folded(work.start)) if isinstance(work.start, Unfolded) else work for work in works]
+        works = [
+            replace(work, start=folded(work.start)) if isinstance(work.start, Unfolded) else work for work in works
+        ]
         results: list[Trained | QuorateError | None] = [None] * len(works)
         for places in self._groups(works):
             group = [works[place] for place in places]
@@ -113,14 +115,16 @@ class Cohorts:
             self._known = True
         if gradient.stochastic:
             return "the model draws random numbers"
-        return None if self._form is not None else "the model is no plain sequence of layers that are written out by hand"
+        return (
+            None if self._form is not None else "the model is no plain sequence of layers that are written out by hand"
+        )
 
     def _fast(self, works: Sequence[LocalWork]) -> list[Trained | QuorateError]:
         form = self._form
         if not isinstance(form, Stack):
             return [self._alone(work) for work in works]
         sizes = [step_sizes(work) for work in works]
-        results: list[Trained | QuorateError] = [Trained(work.start.clone(), 0.0, 0) for work in works]
+        results: list[Trained | QuorateError] = [Trained(work.start, 0.0, 0) for work in works]
         order = sorted((place for place, each in enumerate(sizes) if each), key=lambda place: _effort(sizes[place]))
         while order:
             pieces = -(-len(order) // self._at_once(form, sizes[order[0]]))
@@ -131,7 +135,7 @@ class Cohorts:
         return results
 
     def _at_once(self, form: Stack, sizes: Sequence[int]) -> int:
-        """Return how many clients to take side by side of which one has steps of these sizes, and the others no more."""
+        """Return how many clients to take side by side; of the first, these are the sizes of the steps."""
         rows, features = len(sizes) * max(sizes), self.gradient.data.x[0].numel()
         entries = rows * features if few(form, rows) else self.gradient.layout.numel
         return max(1, min(_MOST, _ENTRIES // max(entries, 1)))
@@ -153,7 +157,8 @@ class Cohorts:
             yield _result(own, losses[: len(sizes) - sizes.count(0)])
 
     def _alone(self, work: LocalWork) -> Trained | QuorateError:
-        assert isinstance(self._form, Chain) and self._losses is not None
+        assert isinstance(self._form, Chain)
+        assert self._losses is not None
         motion = Motion.of([work], self.gradient.objective)
         try:
             return _result(*self._form.train(work, motion, self.gradient.data, self._losses))

@@ -155,7 +155,7 @@ class _Conv:
 
 def _channels_last(x: Tensor) -> Tensor:
     """Return images (b, c, h, w) channels last; those of one channel too, of which torch can't tell, are marked so."""
-    b, c, h, w = x.shape
+    _, c, h, w = x.shape
     if c > 1:
         return x.contiguous(memory_format=torch.channels_last)
     return x.contiguous().as_strided(x.shape, (h * w, 1, w, 1))

@@ -1,9 +1,9 @@
 """Few local steps of many clients through a stack of linear layers, without weights of their own.
 
-As long as a client has seen fewer samples than a layer is wide, its weights are those that all began with, less lr D^T H:
-the slopes D times the inputs H of its rows so far. So the products with the weights are common to all clients, and what
-differs goes through products of a client's rows with one another. It is exact but for rounding. The changes are not
-multiplied out unless somebody needs them, and the sum over all clients is one product.
+As long as a client has seen fewer samples than a layer is wide, its weights are those that all began with, less
+lr D^T H: the slopes D times the inputs H of its rows so far. So the products with the weights are common to all
+clients, and what differs goes through products of a client's rows with one another. It is exact but for rounding. The
+changes are not multiplied out unless somebody needs them, and the sum over all clients is one product.
 """
 
 from __future__ import annotations

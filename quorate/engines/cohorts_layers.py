@@ -1,4 +1,4 @@
-"""What a model is made of, as far as local steps are written out by hand: its layers, and where their parameters lie."""
+"""What a model is made of, as far as steps are written out by hand: its layers, and where their parameters lie."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Products of matrices as linear layers need them, by oneDNN where that is faster than the BLAS that torch is built with.
+"""Products of matrices as linear layers need them, by oneDNN where that is faster than torch's BLAS.
 
 On one core of an AMD EPYC (Zen 5), torch 2.13 with MKL 2024.2: 100 rows times 784 x 200 take 160 us instead of 310, ten
 rows times 512 x 3,136 take 170 us instead of 730. Equal arguments give equal bits.

@@ -89,18 +89,16 @@ def alike(work: LocalWork) -> tuple[object, ...]:
     return work.batch, id(work.optimizer), work.factor, work.proximal, pulls, moves
 
 
-_PLAIN = frozenset(["lr", "weight_decay", "momentum", "dampening", "nesterov", "maximize", "foreach", "fused"])
-
-
 def not_plain(optimizer: Optimizer) -> str | None:
     """Return why an optimizer's step is not `w - lr (gradient + weight_decay w)`; None if it is."""
+    if optimizer.plain is not None:
+        return None
     if optimizer.name.lower() != "sgd":
         return f"the optimizer is `{optimizer.name}`, not `sgd`"
-    for name in ("momentum", "nesterov", "maximize"):
-        if optimizer.settings.get(name):
-            return f"the optimizer has `{name}`"
-    extra = next((name for name in optimizer.settings if name not in _PLAIN), None)
-    return None if extra is None else f"the optimizer has `{extra}`"
+    extra = next(
+        (name for name, value in optimizer.settings.items() if name not in ("lr", "weight_decay") and value), ""
+    )
+    return f"the optimizer has `{extra}`"
 
 
 @dataclass(frozen=True)
@@ -125,8 +123,9 @@ class Motion:
     def of(cls, works: Sequence[LocalWork], objective: Objective) -> Motion:
         """Return what is the same for works that are `alike`."""
         first = works[0]
-        lr = float(first.optimizer.settings.get("lr", 1e-3)) * first.factor
-        decay = float(first.optimizer.settings.get("weight_decay", 0.0))
+        assert first.optimizer.plain is not None
+        lr, decay = first.optimizer.plain
+        lr *= first.factor
         pull = None
         if first.proximal or first.shift is not None:
             pull = torch.stack([_pull(work) for work in works]).mul_(lr)
@@ -145,9 +144,7 @@ class Motion:
 
     def divides(self, part: Part) -> bool:
         """Return whether some of a parameter moves, and some of it does not."""
-        touched = any(
-            place.start < part.place.stop and part.place.start < place.stop for place in self.moves or ()
-        )
+        touched = any(place.start < part.place.stop and part.place.start < place.stop for place in self.moves or ())
         return touched and not self.moving(part)
 
     def add_pull(self, values: Tensor, part: Part) -> None:

@@ -1,9 +1,9 @@
 """Local steps of several clients side by side through a stack of linear layers, the update fused into each product.
 
-A client's inputs of several steps are known before the first. So its first layer, the largest as a rule, goes through a
-window of steps at once: with inputs X, slopes D and weights W at the window's start, step t's outputs are
-X_t W^T - lr (X_t X_<t^T) D_<t, and W is updated when the window ends. It is the same result but for rounding, by products
-of 64 rows instead of 10, and reads and writes W once a window.
+A client's inputs of several steps are known before the first. So its first layer, the largest as a rule, goes through
+a window of steps at once: with inputs X, slopes D and weights W at the window's start, step t's outputs are
+X_t W^T - lr (X_t X_<t^T) D_<t, and W is updated when the window ends. It is the same result but for rounding, by
+products of a hundred rows instead of ten, and reads and writes W once a window.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from quorate.engines.cohorts_layers import Activation, Dense, Part, Stack
+from quorate.engines.cohorts_layers import Activation, Part, Stack
 from quorate.engines.cohorts_losses import Losses
 from quorate.engines.cohorts_products import has_onednn, plus_product, times
 from quorate.engines.cohorts_steps import Motion, Steps, taken
@@ -104,19 +104,15 @@ class Windows:
             rows = x.new_zeros(m, k, k)
         return rows.add_(1) if layer.bias is not None and self._motion.moving(layer.bias) else rows
 
-    def _step(
-        self, z: Tensor, y: Tensor, sizes: Sequence[int], scale: Tensor, losses: Losses
-    ) -> tuple[Tensor, Tensor]:
+    def _step(self, z: Tensor, y: Tensor, sizes: Sequence[int], scale: Tensor, losses: Losses) -> tuple[Tensor, Tensor]:
         """Go on from the first layer's outputs; update the other layers; return losses and the first layer's slope."""
         layers, m = self._stack.layers, len(z)
         active = Activation(layers[0].after, z)
         kept = [active]
         for weight, bias, layer in zip(self._weights, self._biases[1:], layers[1:], strict=True):
             given = kept[-1].value
-            if bias is None:
-                z = torch.bmm(given, weight[:m].mT)
-            else:
-                z = torch.baddbmm(bias[:m, None], given, weight[:m].mT)
+            across = weight[:m].mT
+            z = torch.bmm(given, across) if bias is None else torch.baddbmm(bias[:m, None], given, across)
             kept.append(Activation(layer.after, z))
         loss, slope = losses(kept[-1].value, y, sizes, scale)
         for place in reversed(range(1, len(layers))):

@@ -10,22 +10,19 @@ import asyncio
 import concurrent.futures
 import contextlib
 import hashlib
-import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from math import inf
-from typing import Any, Protocol, TypeVar, cast
-
-import grpc
-import torch
+from typing import Any, TypeVar, cast
 
 from quorate.engines import Recorder, stopped
-from quorate.engines.federation_desk import Desk, Identities, Job, Rules, waited
-from quorate.engines.federation_frames import METHOD, SERVICE, Ask, Blob, End, Refusal
-from quorate.engines.federation_link import Broadcast, options, places_of
+from quorate.engines.federation_blobs import Blob
+from quorate.engines.federation_desk import Desk, Job, Rules, waited
+from quorate.engines.federation_frames import Ask, End, Refusal
+from quorate.engines.federation_link import Broadcast, places_of
 from quorate.engines.federation_status import Status
 from quorate.engines.federation_store import Store, StoredReply
+from quorate.engines.federation_thread import Wait, in_thread
 from quorate.errors import QuorateError, RunError
 from quorate.federated import Gone, Reply, Request, Server
 from quorate.federated.record import Rounds
@@ -37,39 +34,12 @@ _FAREWELL = 2.0  # seconds for which clients that are away may come back to hear
 _POLL = 0.05  # seconds
 
 
-class Shown(Identities, Protocol):
-    """What a server shows to clients, as PEM, and whom it lets in."""
-
-    @property
-    def key(self) -> bytes:
-        """Its private key."""
-
-    @property
-    def cert(self) -> bytes:
-        """Its certificate."""
-
-    @property
-    def ca(self) -> bytes:
-        """Whose certificates it believes."""
-
-
-class _Wait:
-    """What the program waits for."""
-
-    def __init__(self, start: Callable[[], Coroutine[Any, Any, Any]]) -> None:
-        self.start = start
-
-    def __await__(self) -> Generator[_Wait, Any, Any]:
-        return (yield self)
-
-
 class FederationServer:
     """Runs a server's program; it is the program's `Server`.
 
     Args:
         store: what outlasts a crash.
         rules: what clients are held to.
-        identities: who may be a client.
         size: how many clients there may be.
         recorder: of metrics and evaluations; what it restores is the store's.
         facts: of the recorder, kept with each commit.
@@ -80,7 +50,6 @@ class FederationServer:
         self,
         store: Store,
         rules: Rules,
-        identities: Identities,
         size: int,
         *,
         recorder: Recorder,
@@ -91,7 +60,7 @@ class FederationServer:
         offences: Mapping[str, int] | None = None,
         rounds: int | None = None,
     ) -> None:
-        self.size, self.desk = size, Desk(size, identities, rules, store.path)
+        self.size, self.desk = size, Desk(size, rules, store.path)
         self._store, self._rules, self._recorder, self._trace, self._record = store, rules, recorder, trace, record
         self._facts, self._rounds, self._began = facts, rounds, began
         self._started, self._done, self._first_round = time.monotonic(), 0, 0
@@ -129,7 +98,7 @@ class FederationServer:
     async def arrivals(self, until: float) -> bool:
         """See `Server`."""
         shown = self._shown
-        return bool(await _Wait(lambda: self._waited(lambda: self.desk.present() != shown, until)))
+        return bool(await Wait(lambda: self._waited(lambda: self.desk.present() != shown, until)))
 
     def ask(self, clients: Sequence[int], request: Request) -> None:
         """See `Server`."""
@@ -165,7 +134,7 @@ class FederationServer:
     async def reply(self, until: float = inf) -> Reply | Gone | None:
         """See `Server`."""
         desk = self.desk
-        await _Wait(lambda: self._waited(lambda: bool(desk.arrivals) or not desk.awaited(), until))
+        await Wait(lambda: self._waited(lambda: bool(desk.arrivals) or not desk.awaited(), until))
         reply = self._at_desk(lambda: desk.arrivals.popleft() if desk.arrivals else None)
         if isinstance(reply, Gone):
             self._store.close_asks([reply.client], reply.round, None, "gone")
@@ -297,10 +266,8 @@ class FederationServer:
         Raises:
             RunError: if the task fails, nobody is left, or the run is stopped.
         """
-        result: concurrent.futures.Future[T] = concurrent.futures.Future()
-        thread = threading.Thread(target=self._drive, args=(program, result), name="program", daemon=True)
         watching = asyncio.create_task(self.desk.watch())
-        thread.start()
+        result = in_thread(program(self), self._loop, lambda error: stopped(self.size, self._done + 1, error))
         try:
             return await asyncio.shield(asyncio.wrap_future(result))
         except asyncio.CancelledError:
@@ -310,31 +277,6 @@ class FederationServer:
             raise
         finally:
             watching.cancel()
-
-    def _drive(self, program: Callable[[Server], Coroutine[Any, Any, T]], result: concurrent.futures.Future[T]) -> None:
-        torch.set_num_threads(1)
-        coroutine = program(self)
-        try:
-            step: Callable[[], Any] = lambda: coroutine.send(None)  # noqa: E731
-            while True:
-                wait = step()
-                if not isinstance(wait, _Wait):
-                    raise RunError(f"the program awaits {wait!r}, which is no call on its server", "no asyncio")
-                try:
-                    value = asyncio.run_coroutine_threadsafe(wait.start(), self._loop).result()
-                    step = _sending(coroutine, value)
-                except QuorateError as error:
-                    step = _throwing(coroutine, error)
-        except StopIteration as end:
-            result.set_result(end.value)
-        except RunError as error:
-            result.set_exception(error)
-        except QuorateError as error:
-            result.set_exception(stopped(self.size, self._done + 1, error))
-        except BaseException as error:
-            result.set_exception(error)
-        finally:
-            coroutine.close()
 
     async def farewell(self, measures: Mapping[str, float | None]) -> None:
         """Tell all clients that the run is over; those that were here and are away may come back for a moment."""
@@ -352,33 +294,3 @@ class FederationServer:
         for peer in self.desk.peers:
             if peer.link is not None:
                 peer.link.close(Refusal(why="the run is over", final=True))
-
-
-def _sending(coroutine: Coroutine[Any, Any, T], value: Any) -> Callable[[], Any]:
-    return lambda: coroutine.send(value)
-
-
-def _throwing(coroutine: Coroutine[Any, Any, T], error: BaseException) -> Callable[[], Any]:
-    return lambda: coroutine.throw(error)
-
-
-@asynccontextmanager
-async def listening(server: FederationServer, shown: Shown, address: str, settings: Any) -> AsyncIterator[int]:
-    """Let clients in at HOST:PORT, and yield the port; 0 takes a free one.
-
-    Raises:
-        RunError: if nobody can listen there.
-    """
-    listener = grpc.aio.server(options=options(settings), maximum_concurrent_rpcs=2 * server.size + 16)
-    talk = grpc.stream_stream_rpc_method_handler(server.desk.talk)
-    listener.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {METHOD: talk}),))
-    credentials = grpc.ssl_server_credentials([(shown.key, shown.cert)], shown.ca, require_client_auth=True)
-    try:
-        port = listener.add_secure_port(address, credentials)
-    except RuntimeError as error:
-        raise RunError(f"can't listen at {address}", "another --address, e.g. 0.0.0.0:9443") from error
-    await listener.start()
-    try:
-        yield port
-    finally:
-        await listener.stop(grace=0.2)

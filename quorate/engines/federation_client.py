@@ -9,23 +9,22 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import grpc
 import torch
 
+from quorate.engines.federation_blobs import misfit, places
 from quorate.engines.federation_frames import (
     FROM_SERVERS,
     METHOD,
     PROTOCOL,
     SERVICE,
     Ask,
-    Blob,
     Chunk,
     End,
     Failed,
@@ -39,63 +38,17 @@ from quorate.engines.federation_frames import (
     Verdict,
     Welcome,
     frame,
-    misfit,
-    opened,
-    places,
     unframe,
 )
 from quorate.engines.federation_home import Damaged, Home, Incoming
 from quorate.engines.federation_link import options
+from quorate.engines.federation_part import Bearer, Part, answered
 from quorate.errors import QuorateError, RunError
-from quorate.federated import Answer, Request
 from quorate.settings import FederationSettings
-from quorate.trees import Tree
-from quorate.wire import Message
-
-
-class Bearer(Protocol):
-    """What a client shows to the server, as PEM, and where that is."""
-
-    @property
-    def key(self) -> bytes:
-        """Its private key."""
-
-    @property
-    def cert(self) -> bytes:
-        """Its certificate."""
-
-    @property
-    def ca(self) -> bytes:
-        """Whose certificate it believes."""
-
-    @property
-    def number(self) -> int:
-        """Its own, from 0."""
-
-    @property
-    def addresses(self) -> Sequence[str]:
-        """HOST:PORT of the server, tried in order."""
 
 
 class Away(Exception):
     """The server can't be reached, or the connection has ended; the client tries again."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """What a client brings along.
-
-    Args:
-        answer: `(memory, request) -> (memory, answer)`; it runs in a thread.
-        limits: tensors like those of a broadcast, by the kind of request; raises QuorateError for an unknown kind.
-        configuration: hashes of the recipe's parts, by key.
-        facts: about the client: `samples`, ...
-    """
-
-    answer: Callable[[Tree, Request], tuple[Tree, Answer]]
-    limits: Callable[[str], Mapping[str, Message]]
-    configuration: Mapping[str, str]
-    facts: Mapping[str, float]
 
 
 class FederationClient:
@@ -264,12 +217,14 @@ class FederationClient:
 
     async def _work(self, incoming: Incoming) -> None:
         ask = incoming.ask
+        assert self._home is not None
         try:
-            offer = await asyncio.get_running_loop().run_in_executor(self._pool, self._answered, incoming)
+            work = self._part, self._home, incoming, self._chunk
+            offer = await asyncio.get_running_loop().run_in_executor(self._pool, answered, *work)
             if self._busy == ask.id:
                 self._offer = offer
                 self._send(0)
-            elif self._home is not None:
+            else:
                 self._home.drop()
         except Exception as error:  # whatever the task raises: the server must know, and the next round may go well
             why = error.problem if isinstance(error, QuorateError) else f"{type(error).__name__}: {error}"
@@ -281,26 +236,6 @@ class FederationClient:
         finally:
             self._working = None
             self._begin()
-
-    def _answered(self, incoming: Incoming) -> Offer:
-        """Work a request out and keep the reply; runs in a thread."""
-        assert self._home is not None
-        ask = incoming.ask
-        request = Request(ask.round, opened(ask.tensors, incoming.content), ask.numbers, ask.what)
-        after, answer = self._part.answer(self._home.memory(), request)
-        blob = Blob(answer.messages, self._chunk)
-        offer = Offer(
-            id=ask.id,
-            round=ask.round,
-            what=ask.what,
-            numbers=dict(answer.numbers),
-            tensors=blob.specs,
-            bytes=blob.bytes,
-            sha256=blob.sha256,
-            start=0,
-        )
-        self._home.keep(offer, blob, after)
-        return offer
 
     def _send(self, start: int) -> None:
         if self._offer is not None and self._call is not None:

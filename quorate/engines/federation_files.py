@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from quorate.engines.federation_frames import Blob
+from quorate.engines.federation_blobs import Blob
 from quorate.errors import RunError
 from quorate.trees import Tree, leaves, nest
 

@@ -14,8 +14,9 @@ from pathlib import Path
 import torch
 from pydantic import ValidationError
 
+from quorate.engines.federation_blobs import Blob
 from quorate.engines.federation_files import load_tree, save_blob, save_tree
-from quorate.engines.federation_frames import Ask, Blob, Garbled, Offer
+from quorate.engines.federation_frames import Ask, Garbled, Offer
 from quorate.trees import Tree, flatten
 
 

@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 import grpc
 
-from quorate.engines.federation_frames import HEADER_BYTES, Ask, Blob, Chunk, Header, Refusal, frame
+from quorate.engines.federation_blobs import Blob
+from quorate.engines.federation_frames import HEADER_BYTES, Ask, Chunk, Header, Refusal, frame
 from quorate.settings import FederationSettings
 
 T = TypeVar("T")

@@ -17,8 +17,9 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from quorate.engines.federation_blobs import opened, places
 from quorate.engines.federation_files import load_tree, mapped, save_tree, sync_folder
-from quorate.engines.federation_frames import Offer, Spec, opened, places
+from quorate.engines.federation_frames import Offer, Spec
 from quorate.errors import RunError
 from quorate.trees import Tree
 from quorate.wire import Message

@@ -101,7 +101,7 @@ class Traffic:
         while self._events and not self._holds(*self._events[0]):
             heapq.heappop(self._events)
         time = self._events[0][0] if self._events else inf
-        ends = self._network.next_end(self.clock)
+        ends = self._network.next_end(self.clock) if time > self.clock else inf  # what is left at once comes first
         if min(time, ends) > until or min(time, ends) == inf:
             return False
         self.clock = max(self.clock, min(time, ends))

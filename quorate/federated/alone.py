@@ -57,7 +57,11 @@ def alone(
                 works[place] = side.work(start, purpose="alone")
         for place, trained in zip(works, train(list(works.values())), strict=True):
             held[place] = trained if isinstance(trained, QuorateError) else trained.parameters
-    return held
+    return [_diverged() if isinstance(each, Tensor) and not each.isfinite().all() else each for each in held]
+
+
+def _diverged() -> QuorateError:
+    return QuorateError("it came to parameters that are not finite", "lower the learning rate")
 
 
 def pieces(rounds: int) -> int:
@@ -118,5 +122,7 @@ def pooled(
         if isinstance(trained, QuorateError):
             raise trained
         parameters = trained.parameters
+        if not parameters.isfinite().all():
+            raise _diverged()
         keep(piece + 1, parameters)
     return parameters

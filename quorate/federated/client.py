@@ -15,6 +15,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from quorate.algorithms import Algorithm, Outcome, Work
+from quorate.codecs.identity import Identity
 from quorate.errors import QuorateError, RunError
 from quorate.exchange import Exchange
 from quorate.federated import Answer, Request
@@ -22,6 +23,7 @@ from quorate.federated.alone import alone
 from quorate.federated.evaluation import Measuring, split
 from quorate.federated.local import Local, LocalSettings, LocalWork, Train, Trained, train
 from quorate.federated.model import at_of
+from quorate.federated.unfolded import folded
 from quorate.learning_rates import LearningRate
 from quorate.learning_rates.constant import constant
 from quorate.rand import At
@@ -235,12 +237,13 @@ class Client:
             for name, update in sorted(outcome.updates.items()):
                 at = at_of(self.training, self.size, name, client, request.round)
                 state = map_tree(Tensor.clone, branch(before, name)) if name in before else self.uplink.init(update)
-                said[name], states[name] = self.uplink.say(update, state, at)
+                given = update if isinstance(self.uplink.codec, Identity) else folded(update)
+                said[name], states[name] = self.uplink.say(given, state, at)
         except QuorateError as error:
             return error
         numbers = {"samples": float(self.samples(client, asked.shard)), "steps": float(done.steps), "loss": done.loss}
         return (
-            {"algorithm": outcome.memory, "codec": states},
+            {"algorithm": map_tree(folded, outcome.memory), "codec": states},
             Answer(client, request.round, said, numbers | dict(outcome.numbers)),
         )
 

@@ -184,7 +184,7 @@ def _classes(train: Tensor, test: Tensor) -> tuple[int, Tensor, Tensor]:
     if train.dim() != 1 or test.dim() != 1:
         return 0, train[:0], test[:0]
     labels, numbers = torch.cat([train, test]).unique(return_inverse=True)
-    if len(labels) > MOST_CLASSES:
+    if len(labels) > MOST_CLASSES or not torch.equal(labels, labels.round()):
         return 0, train[:0], test[:0]
     return len(labels), numbers[: len(train)], numbers[len(train) :]
 

@@ -13,6 +13,7 @@ from quorate.algorithms import Algorithm, Combined
 from quorate.errors import QuorateError
 from quorate.exchange import Exchange
 from quorate.federated import Reply
+from quorate.federated.unfolded import Gathered
 from quorate.outer_optimizers import OuterOptimizer
 from quorate.rand import At
 from quorate.selections import Known
@@ -161,10 +162,12 @@ class Model:
     def _combined(self, name: str, like: Tensor, replies: Sequence[Reply], weights: Sequence[float]) -> Tensor:
         """Aggregate an update; if its total is all that is needed, one reply at a time is in memory."""
         if what_it_needs(self._uplink.aggregator) == Opens.TOTAL:
-            total = torch.zeros_like(like)
+            total, gathered = torch.zeros_like(like), Gathered()
             for reply, weight in zip(replies, weights, strict=True):
                 head, *side = reply.message(name)
-                self._uplink.codec.add(total, head, tuple(side), weight, self._at(name, reply))
+                if not gathered.take(head, weight):
+                    self._uplink.codec.add(total, head, tuple(side), weight, self._at(name, reply))
+            gathered.add_to(total)
             return total
         heard = [self._uplink.hear(reply.message(name), like, self._at(name, reply)) for reply in replies]
         return self._uplink.combine(heard, weights)

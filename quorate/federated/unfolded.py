@@ -31,9 +31,9 @@ class Changes(Protocol):
 
 
 class Unfolded(Tensor):
-    """The parameters (d,) of one of several clients, or what these were before less what they are now.
+    """The parameters (d,) of one of several clients, or what they were at the start less what they are now.
 
-    Writing to it is for whoever owns it, as with any tensor: it is multiplied out first, and then holds what is written.
+    The first that needs the numbers has them multiplied out; from then on the tensor has memory, which may be written to.
     """
 
     changes: Changes
@@ -58,20 +58,42 @@ class Unfolded(Tensor):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Answer what is known without the numbers; multiply out for all else."""
-        if func in _OF_ANY:
-            with torch._C.DisableTorchFunctionSubclass():
-                return func(*args)
-        if func is Tensor.sub and len(args) == 2 and not kwargs:
-            left, right = args
-            if isinstance(right, Unfolded) and right.untouched and not right.lost and left is right.changes.start:
-                return Unfolded.of(right.changes, right.client, lost=True)
-        if func is torch.dot and len(args) == 2 and args[0] is args[1]:
+        """Multiply out, and go on with the numbers."""
+        if func is torch.dot and args[0] is args[1]:
             only: Unfolded = args[0]
             if only.untouched and only.lost:
                 return only.changes.squares()[only.client]
         known = {name: _folded(value) for name, value in (kwargs or {}).items()}
         return func(*(_folded(each) for each in args), **known)
+
+    def __rsub__(self, other: Any) -> Tensor:
+        """Return what was lost, if the other is the start."""
+        if other is self.changes.start and self.untouched and not self.lost:
+            return Unfolded.of(self.changes, self.client, lost=True)
+        difference: Tensor = other - self.folded()
+        return difference
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The start's."""
+        return self.changes.start.dtype
+
+    @property
+    def shape(self) -> torch.Size:
+        """The start's."""
+        return self.changes.start.shape
+
+    def dim(self) -> int:
+        """Return 1."""
+        return 1
+
+    def numel(self) -> int:
+        """Return d."""
+        return self.changes.start.numel()
+
+    def element_size(self) -> int:
+        """Return the bytes of a number."""
+        return self.changes.start.element_size()
 
     @property
     def untouched(self) -> bool:
@@ -87,17 +109,11 @@ class Unfolded(Tensor):
         return self._folded
 
 
-_OF_ANY = frozenset(
-    [Tensor.numel, Tensor.dim, Tensor.size, Tensor.__len__, Tensor.element_size]
-    + [getattr(Tensor, name).__get__ for name in ("shape", "dtype", "requires_grad", "ndim")]
-)
-
-
 def _folded(value: Any) -> Any:
     if isinstance(value, Unfolded):
         return value.folded()
-    if isinstance(value, list | tuple):
-        return type(value)(_folded(each) for each in value)
+    if isinstance(value, list | tuple) and not isinstance(value, torch.Size):
+        return type(value)([_folded(each) for each in value])
     return value
 
 

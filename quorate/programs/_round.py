@@ -101,14 +101,13 @@ class Round:
         now = server.now()
         until, ready = now + self.asking.patience, now + self.asking.gathering
         tired = {client for client, times in self.tries.items() if times >= _TRIES}
-        at_first = self.number == 0 and not self.tries
+        patient = self.number == 0 and not self.tries
         while True:
             found = self.asking.candidates(self.settled | self.waiting | tired)
             fresh = [client for client in found if client not in self.tries]
-            if found and server.now() == now and not at_first:
+            if len(fresh) >= missing or (found and (server.now() >= ready or not patient)):
                 break
-            if len(fresh) >= missing or (found and server.now() >= ready):
-                break
+            patient = True
             if not found and self.waiting:
                 return False
             if not await server.arrivals(ready if found else until) and not found:

@@ -9,6 +9,7 @@ aggregation", AISTATS 2022, algorithm 1, with its staleness scaling 1 / sqrt(1 +
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Literal
 
@@ -34,7 +35,6 @@ from quorate.selections import Selection
 from quorate.selections.uniform import uniform
 from quorate.training import Training
 from quorate.trees import leaf
-
 
 _LOOKS = 1.0  # seconds, at least, between two looks at who is present
 
@@ -198,17 +198,19 @@ class _Buffer:
         server, version = self._server, request.round
         until = server.now() + self._asking.deadline
         ready = server.now() + (self._asking.gathering if version == 0 else 0.0)
+        given_up = math.inf
         while len(self._replies) < self._size and not (self._replies and server.now() >= until):
             room = self._ask(request, ready)
             if self.working:
                 soon = until if not room else min(until, server.now() + max(_LOOKS, self._asking.gathering))
                 await self._next(version, soon)
+                given_up = math.inf
             elif self._replies:
                 break  # all who are there have replied to this very version
-            elif not await server.arrivals(ready if server.now() < ready else server.now() + self._asking.patience):
-                if server.now() > ready:
+            else:
+                given_up = min(given_up, max(ready, server.now()) + self._asking.patience)
+                if not await server.arrivals(ready if server.now() < ready else given_up) and server.now() >= given_up:
                     raise self._asking.nobody(version)
-                ready = server.now()
         replies, self._replies, self._given = self._replies, [], set()
         return sorted(replies, key=lambda reply: (reply.client, reply.round))
 

@@ -60,7 +60,8 @@ def replies(noted: Sequence[Round]) -> Picture:
     ends = [min(i + width, len(noted)) - 1 for i in range(0, len(noted), width)]
     for name, values, colour, dash in (("down", down, "#56b4e9", "solid"), ("up", up, "#0072b2", "dash")):
         figure.add_scatter(
-            x=x, y=values[ends] / unit.worth, mode="lines", name=name, line={"color": colour, "width": 2.2, "dash": dash},
+            x=x, y=values[ends] / unit.worth, mode="lines", name=name,
+            line={"color": colour, "width": 2.2, "dash": dash},
             hovertemplate=f"%{{y:.4g}} {unit.sign} {name} until round %{{x}}<extra></extra>", row=1, col=2,
         )  # fmt: skip
     figure.update_layout(barmode="stack", bargap=0.05)
