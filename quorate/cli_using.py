@@ -48,12 +48,12 @@ def predict(
     output = final_model.outputs(final, x)
     prediction = final_model.predictions(final, output)
     measures = {} if y is None else final_model.measures(final, output, y)
-    if measures:
-        told = ", ".join(f"{name} {value:.4f}" for name, value in measures.items())
-        err_console.print(f"{told}, on {len(x)} samples", markup=False)
     if out is not None:
         inputs_file.write(out, output, prediction)
         err_console.print(f"written: {out}", markup=False)
+    if measures:
+        told = ", ".join(f"{name} {value:.4f}" for name, value in measures.items())
+        err_console.print(f"{told}, on {len(x)} samples", markup=False)
     if as_json:
         print(json.dumps({"measures": measures, "prediction": prediction.tolist()}))
     elif out is None:

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,10 @@ from quorate import folder, founding, star
 from quorate.certificates import ClientIdentity, ServerIdentity
 from quorate.engines.control_plane import Control, answering
 from quorate.engines.federation import FederationServer
+from quorate.engines.federation_frames import Refusal
+from quorate.engines.federation_status import Status
 from quorate.engines.launch import launch
-from quorate.errors import RecipeError, RunError
+from quorate.errors import QuorateError, RecipeError, RunError
 from quorate.files import write_atomically
 from quorate.recipe import Recipe
 from quorate.recorder import Progress
@@ -27,6 +29,7 @@ from quorate.registry import joined, split
 _LOCAL = "127.0.0.1"
 _START = 120.0  # seconds that a client of this machine waits for its server to listen
 _POLL = 0.05
+_LOOK = 0.5  # seconds between two looks at who is revoked
 
 
 @dataclass(frozen=True)
@@ -119,13 +122,19 @@ def serve(
     @asynccontextmanager
     async def beside(server: FederationServer) -> AsyncIterator[None]:
         running.append(server)
-        async with answering(identity, control, Control(server.status, stop)) as port:
+        looking = asyncio.create_task(_shut_out(server, identity))
+        async with answering(
+            identity, control, Control(lambda: _named(server.status(), where, identity), stop)
+        ) as port:
             reached = joined(_reached(split(control, least=0)[0]), port)
             asked = {"address": ports.address, "control": ports.control}
             facts = {"federated": True, "identity": str(identity.folder.resolve()), "control": reached, "ports": asked}
             folder.update(where, facts)
             told(f"run: {where}; how it stands: quorate federation status {where} --watch")
-            yield
+            try:
+                yield
+            finally:
+                looking.cancel()
 
     def progressed(round: int, measures: dict[str, float]) -> None:
         if progress is not None:
@@ -144,6 +153,28 @@ def serve(
         if stopped:
             raise Stopped(error.problem, f"quorate resume {where}") from error
         raise
+
+
+async def _shut_out(server: FederationServer, identity: ServerIdentity) -> None:
+    """Look for clients that are revoked while they are connected, for ever; others are stopped at the door."""
+    while True:
+        await asyncio.sleep(_LOOK)
+        with suppress(QuorateError):  # of a registry that can't be read: nobody new is let in
+            clients = identity.registry.clients
+            for peer in server.desk.peers[: len(clients)]:
+                if peer.link is not None and clients[peer.number].state == "revoked":
+                    why = f"client `{clients[peer.number].name}` ({peer.number}) is revoked"
+                    server.desk.gone(peer, why)
+                    peer.link.close(Refusal(why=why, final=True))
+
+
+def _named(status: Status, where: Path, identity: ServerIdentity) -> Status:
+    """Say of a status what only the registry knows: names of those who never came, and who is revoked."""
+    clients = list(status.clients)
+    for number, known in enumerate(identity.registry.clients[: len(clients)]):
+        state = "revoked" if known.state == "revoked" else clients[number].state
+        clients[number] = replace(clients[number], name=known.name, state=state)
+    return replace(status, run=str(where.resolve()), clients=tuple(clients))
 
 
 def _reached(host: str) -> str:

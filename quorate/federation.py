@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from quorate import checkpoint, final_model, folder
+from quorate.engines.cohorts import Cohorts
 from quorate.engines.federation_simulator import FederationSimulator
 from quorate.federated.comparison import FOLDER, Comparison
 from quorate.federated.record import Rounds
@@ -19,8 +20,13 @@ from quorate.trace import Trace
 from quorate.training import Training
 
 
-def simulate(recipe: Recipe, size: int, where: Path, training: Training, progress: Progress | None) -> dict[str, Any]:
+def simulate(
+    recipe: Recipe, size: int, where: Path, training: Training, progress: Progress | None, exact: bool = True
+) -> dict[str, Any]:
     """Simulate a federation of so many clients, from its last checkpoint on if it has one.
+
+    Args:
+        exact: clients train one by one, to the bits of real ones, and not many at once.
 
     Returns:
         The run's result; see `quorate.run.simulate`.
@@ -29,6 +35,7 @@ def simulate(recipe: Recipe, size: int, where: Path, training: Training, progres
     resumed = checkpoint.latest(where / "checkpoints", 1)
     program, exchange = recipe.program, recipe.exchange
     clients = client_of(program, training, exchange, size)
+    cohorts = Cohorts(training.gradient, exact)
     comparison = Comparison(clients, training.shards, recipe.comparison)
     more = (lambda parameters: comparison.during(parameters, simulator.memory)) if recipe.comparison.during else None
     told = None if progress is None else _with_bytes(progress, trace)
@@ -40,6 +47,7 @@ def simulate(recipe: Recipe, size: int, where: Path, training: Training, progres
         rand=training.rand,
         recorder=record,
         trace=trace,
+        train=cohorts,
         availability=recipe.availability,
         rounds=Rounds(where, 0 if resumed is None else resumed.step),
         interrupted=recipe.simulator.interrupted,
@@ -52,6 +60,8 @@ def simulate(recipe: Recipe, size: int, where: Path, training: Training, progres
         compared = comparison.run(parameters, simulator.memory, where)
         record.add(in_numbers(compared))
     folder.update(where, {"comparison": compared})
+    if cohorts.reasons:
+        folder.update(where, {"one_by_one_because": list(cohorts.reasons)})
     result = folder.finish(where, parameters, training.layout, measures, record.steps, trace.summary(), seconds)
     shutil.rmtree(where / FOLDER, ignore_errors=True)
     return result

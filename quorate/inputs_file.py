@@ -44,8 +44,9 @@ def _arrays(path: Path) -> dict[str, Tensor]:
         return load(path.read_bytes())
     if path.suffix not in (".npy", ".npz"):
         raise DataError(f"`{path}` is no file of inputs", "write inputs with numpy.save, as .npy")
-    held = np.load(path, allow_pickle=False)
-    arrays = {"x": held} if isinstance(held, np.ndarray) else {name: held[name] for name in held.files}
+    with path.open("rb") as file:
+        held = np.load(file, allow_pickle=False)
+        arrays = {"x": held} if isinstance(held, np.ndarray) else {name: held[name] for name in held.files}
     return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 

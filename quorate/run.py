@@ -95,7 +95,7 @@ def _simulate(
     if isinstance(training, SharedTraining):
         return rehearsal.simulate(recipe, schedule, where, training, batching, told, progress)
     if recipe.plan(size).federated and isinstance(training, Training):
-        return federation.simulate(recipe, size, where, training, progress)
+        return federation.simulate(recipe, size, where, training, progress, batching.exact)
     trace = Trace(size)
     resumed = checkpoint.latest(where / "checkpoints", 1)
     record = RunRecorder(where, range(size), size, recipe.record, training, trace, resumed, progress)

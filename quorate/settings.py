@@ -100,7 +100,7 @@ class FederationSettings(BaseModel):
         chunk: bytes of the pieces in which tensors travel; each is sent again as a whole after a break.
         keepalive: seconds of silence after which a peer is asked whether it is there, and then to wait for its answer.
         absence: seconds for which a client that was asked may be away before the round goes on without it.
-        homecoming: the same in the first seconds after the server was started, when all clients have to come back.
+        homecoming: the same for a client that has not come back yet since the server was started.
         answer: seconds that a client may take to answer a request.
         stall: seconds for which a reply that has begun to come may make no progress.
         offences: messages that no honest client sends, after which a client is shut out of the run.

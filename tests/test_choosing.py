@@ -3,7 +3,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-import torch
 
 from quorate import choosing, folder
 from quorate import run as runs
@@ -13,7 +12,6 @@ from quorate.codecs.identity import Identity
 from quorate.collectives.direct import direct
 from quorate.errors import QuorateError, RunError
 from quorate.exchange import Exchange
-from quorate.rand import At, Rand
 from quorate.recipe import load
 from tests.commands import metrics, stop_at, write_recipe, write_task
 
@@ -140,14 +138,6 @@ def test_stands_alone(tmp_path):
     for codecs in ([TWO, {"name": "top_k"}], [{"name": "error_feedback"}, TWO]):
         with pytest.raises(QuorateError, match="needs to be the only codec"):
             load(write_recipe(tmp_path, {"codec": codecs}))
-
-
-def test_an_unresolved_codec_says_who_resolves_it():
-    codec, at = Adaptive(), At(0, 0, 1, Rand(0))
-    with pytest.raises(RunError, match="it is chosen by `quorate run`"):
-        codec.encode(torch.zeros(3), {}, at)
-    with pytest.raises(RunError, match="it is chosen by `quorate run`"):
-        codec.decode(torch.zeros(3), (), torch.zeros(3), at)
 
 
 def test_a_folder_without_a_choice_is_refused(tmp_path):

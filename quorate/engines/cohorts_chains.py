@@ -133,13 +133,14 @@ class _Conv:
     def __init__(self, module: nn.Conv2d, weight: _Moved, bias: _Moved | None) -> None:
         self._weight, self._bias = weight, bias
         self._given = weight.value
-        self._how: Any = (module.stride, module.padding, module.dilation)
+        self._how: tuple[Any, ...] = (module.stride, module.padding, module.dilation)
         self._groups = module.groups
 
     def forward(self, x: Tensor) -> Tensor:
         self._given = x = _channels_last(x)
         bias = None if self._bias is None else self._bias.value
-        return torch.conv2d(x, self._weight.value, bias, *self._how, self._groups)
+        value: Tensor = torch.conv2d(x, self._weight.value, bias, *self._how, self._groups)
+        return value
 
     def back(self, slope: Tensor, needed: bool) -> Tensor:
         weight, bias = self._weight.value, self._bias

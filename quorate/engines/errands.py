@@ -125,7 +125,8 @@ def _packed(message: Message) -> Tree:
 
 
 def _unpacked(tree: Tree) -> Message:
-    parts = tuple(leaf(tree, name) for name in sorted((name for name in tree if name != "ragged"), key=int))
+    names = sorted((name for name in tree if name != "ragged"), key=int)
+    parts = tuple(leaf(tree, name).clone() for name in names)  # sums depend on where in memory a tensor begins
     return Ragged(parts) if "ragged" in tree else parts
 
 

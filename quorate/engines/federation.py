@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import contextlib
 import hashlib
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -23,7 +22,7 @@ from quorate.engines.federation_link import Broadcast, places_of
 from quorate.engines.federation_status import Status
 from quorate.engines.federation_store import Store, StoredReply
 from quorate.engines.federation_thread import Wait, in_thread
-from quorate.errors import QuorateError, RunError
+from quorate.errors import RunError
 from quorate.federated import Gone, Reply, Request, Server
 from quorate.federated.record import Rounds
 from quorate.trace import Trace
@@ -268,12 +267,14 @@ class FederationServer:
         """
         watching = asyncio.create_task(self.desk.watch())
         result = in_thread(program(self), self._loop, lambda error: stopped(self.size, self._done + 1, error))
+        future = asyncio.wrap_future(result)
         try:
-            return await asyncio.shield(asyncio.wrap_future(result))
+            await asyncio.wait({future})
+            return future.result()
         except asyncio.CancelledError:
             self.stop("the server was stopped")
-            with contextlib.suppress(QuorateError):
-                await asyncio.wrap_future(result)
+            await asyncio.wait({future})
+            future.exception()
             raise
         finally:
             watching.cancel()

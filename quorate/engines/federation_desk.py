@@ -93,9 +93,7 @@ class Desk:
 
     def __init__(self, size: int, rules: Rules, path: Callable[[int, str], Path]) -> None:
         self._rules, self.path = rules, path
-        began = time.monotonic()
-        self.came_back_until = began + rules.settings.homecoming
-        self.peers = [Peer(number, began) for number in range(size)]
+        self.peers = [Peer(number, time.monotonic()) for number in range(size)]
         self.arrivals: deque[StoredReply | Gone] = deque()
         self.incidents: list[tuple[int, str]] = []
         """Offences that belong to no request: (client, what it was)."""
@@ -184,11 +182,11 @@ class Desk:
         while True:
             await asyncio.sleep(_TICK)
             now = time.monotonic()
-            grace = settings.absence if now > self.came_back_until else settings.homecoming
             for peer in self.peers:
                 job, upload = peer.job, peer.upload
                 if job is None or job.arrived:
                     continue
+                grace = settings.homecoming if peer.seen is None else settings.absence
                 if peer.link is None and now - max(peer.away_since, job.since) > grace:
                     self.gone(peer, f"it was away for {grace:g} seconds")
                 elif upload is not None and peer.link is not None and now - upload.moved > settings.stall:

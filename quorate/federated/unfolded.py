@@ -33,7 +33,7 @@ class Changes(Protocol):
 class Unfolded(Tensor):
     """The parameters (d,) of one of several clients, or what they were at the start less what they are now.
 
-    The first that needs the numbers has them multiplied out; from then on the tensor has memory, which may be written to.
+    The first that needs the numbers has them multiplied out; from then on it has memory, which may be written to.
     """
 
     changes: Changes
@@ -74,12 +74,12 @@ class Unfolded(Tensor):
         return difference
 
     @property
-    def dtype(self) -> torch.dtype:
+    def dtype(self) -> torch.dtype:  # type: ignore[override]
         """The start's."""
         return self.changes.start.dtype
 
     @property
-    def shape(self) -> torch.Size:
+    def shape(self) -> torch.Size:  # type: ignore[override]
         """The start's."""
         return self.changes.start.shape
 

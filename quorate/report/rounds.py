@@ -128,8 +128,10 @@ def clients(run: Path) -> Clients | None:
         rows = raw["labels"] or []
         if rows and (len({len(row) for row in rows}) != 1 or len(rows[0]) > _CLASSES):
             raise ValueError("labels that can't be")
-        labels = np.array([[_amount(value) for value in row] for row in rows], dtype=np.float64).reshape(len(rows), -1)
-        return Clients(str(raw["measure"]), raw["rises"] is not False, values, labels)
+        labels = np.array([[_amount(value) for value in row] for row in rows], dtype=np.float64)
+        return Clients(
+            str(raw["measure"]), raw["rises"] is not False, values, labels.reshape(len(rows), -1 if rows else 0)
+        )
     except (ValueError, TypeError, LookupError, RecursionError, OverflowError) as error:
         raise _damaged(path, f"it tells of no clients ({str(error)[:80]})") from error
 

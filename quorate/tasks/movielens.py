@@ -10,6 +10,7 @@ equations 4 and 5; the data: Harper and Konstan, "The MovieLens datasets: histor
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -72,6 +73,42 @@ def movielens(
         RecipeError: if a number is out of range.
         DataError: if the file is missing or not as it should be, or no user has two ratings.
     """
+    ratings = divided_ratings(data, file, dimension, l2, test_ratings)
+    return Task(
+        model=lambda: Factors(ratings.users, ratings.movies, dimension, ratings.mean),
+        loss=functional.mse_loss,
+        train=ratings.train,
+        test=ratings.test,
+        metrics={"rmse": root_mean_squared_error},
+        l2=l2,
+    )
+
+
+class Divided(NamedTuple):
+    """Ratings to train and to test on.
+
+    Args:
+        train: x (n, 2), user and movie, numbered from 0; y (n,), stars; the key is the user.
+        test: likewise.
+        users: how many there are.
+        movies: how many there are.
+        mean: of the training ratings, in stars.
+    """
+
+    train: Data
+    test: Data
+    users: int
+    movies: int
+    mean: float
+
+
+def divided_ratings(data: Path | None, file: str, dimension: int, l2: float, test_ratings: int) -> Divided:
+    """Read ratings, and divide them; see `movielens`.
+
+    Raises:
+        RecipeError: if a number is out of range.
+        DataError: if the file is missing or not as it should be, or no user has two ratings.
+    """
     require_l2(l2)
     if dimension < 1:
         raise RecipeError(f"dimension is the length of a factor, at least 1; got {dimension}", "set dimension = 8")
@@ -91,14 +128,12 @@ def movielens(
     if not test.any():
         raise DataError(f"`{path}` has no user with two ratings, one to train and one to test on", "take more ratings")
     x, y = torch.stack([user, movie], dim=1), ratings.rating.float()
-    mean = float(ratings.rating[~test].mean())
-    return Task(
-        model=lambda: Factors(len(users), len(movies), dimension, mean),
-        loss=functional.mse_loss,
+    return Divided(
         train=Data(x[~test], y[~test], key=user[~test]),
         test=Data(x[test], y[test], key=user[test]),
-        metrics={"rmse": root_mean_squared_error},
-        l2=l2,
+        users=len(users),
+        movies=len(movies),
+        mean=float(ratings.rating[~test].mean()),
     )
 
 

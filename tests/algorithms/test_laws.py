@@ -225,3 +225,16 @@ def test_a_broadcast_is_what_clients_expect(algorithm):
     assert {name: (each.shape, each.dtype) for name, each in sent.items()} == {
         name: (each.shape, each.dtype) for name, each in expected.items()
     }
+
+
+@law
+def test_a_clients_own_parameters_are_found_without_writing_to_anything(algorithm):
+    made = begun(algorithm)
+    layout, memory = made.made.layout, branch(made.memories[0], "algorithm")
+    parameters, before = made.parameters + 1, copied(memory)
+    given = parameters.clone()
+    found = algorithm.personal(parameters, memory, layout)
+    assert torch.equal(parameters, given)
+    assert same(memory, before)
+    assert torch.equal(algorithm.personal(parameters, {}, layout), given)
+    assert torch.equal(algorithm.personal(parameters, memory, layout), found)

@@ -62,6 +62,7 @@ alone = false
 pooled = false
 [federation]
 absence = 0.4
+homecoming = 20.0
 stall = 1.0
 keepalive = 1.0
 reconnect = 0.02
@@ -95,7 +96,7 @@ class Lab:
     def join(self, number: int, home: Path | None = None) -> asyncio.Task[Any]:
         """Start an honest client."""
         home = home or self.where.parent / f"home-{number}"
-        part = (number, self.recipe.workers)
+        part = (number % self.recipe.workers, self.recipe.workers)
         return asyncio.create_task(
             star.join(self.bearer(number), self.recipe, home, part=part, give_up=15, told=self.said.append)
         )

@@ -8,12 +8,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from quorate import founding, run as runs, star
+from quorate import founding, star
+from quorate import run as runs
+from quorate.engines import federation
 from quorate.engines.federation_frames import Hello, Piece, Ready
 from quorate.errors import QuorateError, RunError
 from tests.engines.star_lab import Lab, Raw, found, lab, offer, piece, recipe, run
 
 D = 4810  # parameters of the digits model
+
+
+@pytest.fixture(autouse=True)
+def _short_farewell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(federation, "_FAREWELL", 0.3)
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +128,7 @@ async def garbage(raw, ask):
 
 
 async def bad_header(raw, ask):
-    await raw.call.write(b"\x20\x00\x00\x00offer   {\"id\": [[[[[[[[[[1]]]]]]")
+    await raw.call.write(b'\x20\x00\x00\x00offer   {"id": [[[[[[[[[[1]]]]]]')
     return await raw.ended()
 
 
@@ -181,10 +188,9 @@ def test_a_hostile_client_is_named_and_the_round_goes_on(tmp_path, identities, a
 def test_a_silent_client_that_has_a_deadline_costs_its_round_only_its_update(tmp_path, identities):
     async def main() -> None:
         chosen = recipe(rounds="rounds = 1", stall="answer = 1.5\nstall = 1.0")
-        async with lab(tmp_path, chosen, identities) as it:
-            async with Raw(it, 2) as raw:
-                await raw.enter()
-                await asyncio.gather(it.join(0), it.join(1), it.server)
+        async with lab(tmp_path, chosen, identities) as it, Raw(it, 2) as raw:
+            await raw.enter()
+            await asyncio.gather(it.join(0), it.join(1), it.server)
 
     run(main)
     (line,) = rounds(tmp_path / "run")
@@ -194,7 +200,7 @@ def test_a_silent_client_that_has_a_deadline_costs_its_round_only_its_update(tmp
 
 def test_is_shut_out_after_three_offences_and_stays_so(tmp_path, identities):
     async def main() -> None:
-        async with lab(tmp_path, recipe(), identities) as it:
+        async with lab(tmp_path, recipe(gathering="gathering = 2.0"), identities) as it:
             endings = []
             for _ in range(4):
                 async with Raw(it, 2) as raw:

@@ -122,7 +122,7 @@ def test_training_that_diverges_is_noted(tmp_path):
 
 @pytest.mark.parametrize(("after", "left"), [(1, 6), (2, 6), (3, 4), (4, 4), (5, 2), (6, 1)])
 def test_a_comparison_that_was_broken_off_comes_to_the_same(tmp_path, after, left, monkeypatch):
-    """Two times for each of two pairs of clients are two pieces that are kept, and then there are two of pooled data."""
+    """Two times for each of two pairs of clients are two pieces that are kept; then there are two of pooled data."""
     made, calls = training(), 0
     home = clients(made)
     monkeypatch.setattr("quorate.federated.comparison.AT_ONCE", 2)

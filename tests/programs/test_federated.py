@@ -138,7 +138,7 @@ def test_a_hostile_reply_is_refused_and_the_round_goes_on(what):
 
 
 def slow_two(client, request):
-    return Does(12.0 if client == 2 else 1.0, answer(client, request, value=float(request.round + 1)))
+    return Does(7.5 if client == 2 else 1.0, answer(client, request, value=float(request.round + 1)))
 
 
 def test_late_replies_are_dropped():
@@ -152,7 +152,7 @@ def test_late_replies_are_added_to_a_later_round_with_a_discount():
     server = Scripted(slow_two)
     parameters = run(federated, server, rounds=4, cohort=SIZE, deadline=5.0, late="buffer")
     assert server.released == []
-    place = next(place for place, (_, used, _, _) in enumerate(server.commits) if (2, 0) in used)
+    place = 3  # from 7 to 8 seconds, as the others' first round takes 5
     used, discount = server.commits[place][1], (1 + place) ** -0.5
     before = server.commits[place - 1][2]["parameters"]
     fresh = [client for client, round in used if round == place]
@@ -162,9 +162,9 @@ def test_late_replies_are_added_to_a_later_round_with_a_discount():
 
 def test_replies_that_are_too_stale_are_refused():
     server = Scripted(slow_two)
-    run(federated, server, rounds=16, cohort=SIZE - 1, deadline=5.0, late="buffer", max_staleness=1)
-    assert all(place - round <= 1 for place, (_, used, _, _) in enumerate(server.commits) for _, round in used)
-    assert server.refused == [] or {client for client, _, _ in server.refused} == {2}
+    run(federated, server, rounds=4, cohort=SIZE, deadline=5.0, late="buffer", max_staleness=2)
+    assert server.refused == [(2, "it is of round 1, and came in round 4", False)]
+    assert all((2, 0) not in used for _, used, _, _ in server.commits)
 
 
 def test_a_run_goes_on_in_the_middle_of_a_round():

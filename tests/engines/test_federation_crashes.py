@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import json
+import multiprocessing
+import random
+import signal
+import socket
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from quorate import run as runs
+from quorate import star
+from quorate.certificates import ClientIdentity, ServerIdentity
+from quorate.recipe import Recipe, parse
+from tests.engines.star_lab import RECIPE, found
+
+PROCESSES = multiprocessing.get_context("forkserver")
+ROUNDS = 10
+MORE = """
+[[codec]]
+name = "error_feedback"
+[[codec]]
+name = "top_k"
+ratio = 0.2
+"""
+
+
+def chosen() -> Recipe:
+    """Return a recipe that no update may be lost of, or counted twice, nor a client's memory, or its result differs."""
+    text = RECIPE.replace("rounds = 3", f"rounds = {ROUNDS}").replace("quorum = 2", "quorum = 3")
+    text = text.replace("absence = 0.4", "absence = 40.0").replace("patience = 5.0", "patience = 40.0")
+    return parse(text.replace("[optimizer]", f"{MORE}[optimizer]").replace("homecoming = 20.0", ""), "star", Path())
+
+
+def serve(where: Path, identities: Path, port: int) -> None:
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    asyncio.run(star.serve(where, chosen(), ServerIdentity.load(identities), f"127.0.0.1:{port}"))
+
+
+def join(bundle: Path, home: Path, number: int, port: int) -> None:
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    identity = replace(ClientIdentity.load(bundle), addresses=(f"127.0.0.1:{port}",))
+    asyncio.run(star.join(identity, chosen(), home, part=(number, 3), give_up=60))
+
+
+def lines(where: Path) -> int:
+    path = where / "rounds.jsonl"
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("seed", [0, 1])
+def test_nothing_is_lost_or_counted_twice_when_server_and_clients_are_killed(tmp_path, seed):
+    PROCESSES.set_forkserver_preload(
+        ["quorate.star", "tests.engines.star_lab", "quorate.tasks.digits", "sklearn.datasets"]
+    )
+    identities, where, chance = found(tmp_path, 3), tmp_path / "run", random.Random(seed)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def started(function, *arguments):
+        process = PROCESSES.Process(target=function, args=arguments)
+        process.start()
+        return process
+
+    def client(number: int):
+        return started(join, tmp_path / f"c{number}.json", tmp_path / f"home-{number}", number, port)
+
+    server = started(serve, where, identities, port)
+    clients = [client(number) for number in range(3)]
+    try:
+        for kill in range(4):
+            before = lines(where)
+            for _ in range(600):
+                if lines(where) > before + (kill > 0) or not server.is_alive():
+                    break
+                server.join(0.05)
+            server.join(chance.uniform(0, 0.15))
+            if kill == 3:
+                clients[0].kill()
+                clients[0].join()
+                clients[0] = client(0)
+            else:
+                server.kill()
+                server.join()
+                server = started(serve, where, identities, port)
+        server.join(60)
+        assert server.exitcode == 0
+        for each in clients:
+            each.join(10)
+            assert each.exitcode == 0
+    finally:
+        for each in (server, *clients):
+            each.kill()
+    result = json.loads((where / "run.json").read_text())["result"]
+    simulated = runs.simulate(chosen(), 3, tmp_path / "simulated")
+    assert result["parameters_sha256"] == simulated["parameters_sha256"]
+    told = [json.loads(line) for line in (where / "rounds.jsonl").read_text().splitlines()]
+    assert [(line["round"], line["accepted"]) for line in told] == [(n + 1, [0, 1, 2]) for n in range(ROUNDS)]
+    metrics = [json.loads(line)["step"] for line in (where / "metrics.jsonl").read_text().splitlines()]
+    assert metrics == list(range(1, ROUNDS + 1))
