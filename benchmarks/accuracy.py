@@ -5,12 +5,13 @@ parameters, 78 entries a message) and the recurrent character model on Shakespea
 all codecs share: the figure is the median over seeds of the codec's accuracy less that of the dense run of the same
 seed, in points, or of its perplexity over the dense one's, less 1. Sparsifiers in error feedback begin with a quarter
 of the entries, which falls to k in the first part of the run (--warm-up, a share of the steps; the source of this
-schedule takes 4 epochs). The learning rate falls to a tenth at a half and to a hundredth at three quarters.
+schedule takes 4 epochs). How many steps there are matters: of 0.001 d entries, an entry's turn comes once in some 250
+steps of 4 workers. The learning rate falls to a tenth at a half and to a hundredth at three quarters.
 
-What it needs: --data (or QUORATE_DATA) with cifar10/ and shakespeare/. Two runs at once, one thread each. --minutes
-ends it in time: runs that have not begun are left out, and it says which. --reduced (some 15 minutes) does the
-recommended codecs in a third of the steps, where sparse messages are farther from what they reach; --quick a few steps,
-which say nothing about accuracy. All codecs take about two hours.
+What it needs: --data (or QUORATE_DATA) with cifar10/ and shakespeare/. Two runs at once, one thread each, of two to
+four minutes. --minutes ends it in time: runs that have not begun are left out, and it says which. --reduced (some 15
+minutes) does the recommended codecs in a tenth of the steps, where sparse messages are far from what they reach;
+--quick a few steps, which say nothing about accuracy. The recommended codecs take an hour, all of them four.
 """
 
 from __future__ import annotations
@@ -49,8 +50,8 @@ from quorate.training import Training
 WORKERS = 4
 DENSE = "identity"
 SETTINGS: dict[str, dict[str, Any]] = {
-    "cifar10": {"steps": 1_200, "batch": 32, "lr": 0.1},
-    "shakespeare": {"steps": 900, "batch": 16, "lr": 1.0},
+    "cifar10": {"steps": 3_600, "batch": 32, "lr": 0.1},
+    "shakespeare": {"steps": 3_600, "batch": 16, "lr": 0.3},
 }
 
 
@@ -174,14 +175,14 @@ def report(task: str, planned: list[Run], done: dict[Run, dict[str, Any]]) -> No
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a few steps of three codecs, one seed")
-    parser.add_argument("--reduced", action="store_true", help="recommended codecs, a third of the steps, 15 minutes")
+    parser.add_argument("--reduced", action="store_true", help="recommended codecs, a tenth of the steps, 15 minutes")
     parser.add_argument("--tasks", nargs="+", default=list(SETTINGS), choices=list(SETTINGS))
     parser.add_argument("--codecs", nargs="+", help="names; default: all")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, help="of both tasks; default: 1,200 and 900")
+    parser.add_argument("--steps", type=int, help="of both tasks; default: 3,600")
     parser.add_argument("--warm-up", type=float, default=0.25, help="share of the steps")
     parser.add_argument("--momentum", type=float, default=0.0, help="momentum correction instead of the optimizer's")
-    parser.add_argument("--lr", type=float, help="learning rate; default: 0.1 and 1.0")
+    parser.add_argument("--lr", type=float, help="learning rate; default: 0.1 and 0.3")
     parser.add_argument("--minutes", type=float, default=600.0, help="after which no run begins")
     parser.add_argument("--data", type=Path, default=os.environ.get("QUORATE_DATA"), help="folder of data sets")
     parser.add_argument("--json", type=Path, help="file that the raw numbers are appended to")
@@ -193,7 +194,7 @@ def main() -> None:
     if options.quick:
         options.codecs, options.seeds, options.steps = options.codecs or recommended[:2], 1, options.steps or 12
     if options.reduced:
-        options.codecs, options.share = options.codecs or recommended, 1 / 3
+        options.codecs, options.share = options.codecs or recommended, 1 / 10
         options.minutes = min(options.minutes, 13.0)
     options.codecs = options.codecs or known
     planned = runs_of(options)

@@ -36,8 +36,8 @@ from torch import nn
 from quorate import recipe as recipes
 from quorate import run
 from quorate.engines.cohorts import Cohorts
-from quorate.federated.local import LocalSettings, LocalWork
 from quorate.federated.local import Local as Side
+from quorate.federated.local import LocalSettings, LocalWork
 from quorate.optimizer import Optimizer
 from quorate.partitions.iid import iid
 from quorate.rand import Rand

@@ -36,7 +36,7 @@ def simulate(
     program, exchange = recipe.program, recipe.exchange
     clients = client_of(program, training, exchange, size)
     cohorts = Cohorts(training.gradient, exact)
-    comparison = Comparison(clients, training.shards, recipe.comparison)
+    comparison = Comparison(clients, training.shards, recipe.comparison, cohorts)
     more = (lambda parameters: comparison.during(parameters, simulator.memory)) if recipe.comparison.during else None
     told = None if progress is None else _with_bytes(progress, trace)
     record = RunRecorder(where, range(1), 1, recipe.record, training, trace, resumed, told, more)

@@ -27,8 +27,10 @@ from quorate.engines.federation_store import Committed, Store
 from quorate.errors import RunError
 from quorate.federated import Answer, Request
 from quorate.federated.client import Asked, Client
+from quorate.federated.questions import compare
 from quorate.federated.record import Rounds
 from quorate.federated.setup import client_of
+from quorate.federated.summary import in_numbers
 from quorate.partitions.iid import iid
 from quorate.rand import Rand
 from quorate.recipe import Recipe
@@ -184,10 +186,13 @@ async def _served(
                 async with beside(server) if beside is not None else nullcontext():
                     parameters = await server.run(lambda each: program(each, training, exchange))
                     measures = record.finish(parameters)
-                    steps, seconds = record.steps, record.wall_seconds
-                    result = folder.finish(
-                        where, parameters, training.layout, measures, steps, trace.summary(), seconds
+                    steps, seconds, told_of = record.steps, record.wall_seconds, trace.summary()
+                    compared = await server.run(
+                        lambda each: compare(each, clients, parameters, recipe.comparison, where)
                     )
+                    record.add(in_numbers(compared))
+                    folder.update(where, {"comparison": compared})
+                    result = folder.finish(where, parameters, training.layout, measures, steps, told_of, seconds)
                     await server.farewell({"accuracy": result["accuracy"], "loss": result["loss"]})
                     return result
 

@@ -19,6 +19,12 @@ def test_check_says_what_travels(monkeypatch, capsys):
     assert "in a meeting updates are summed on their way (all-reduce)" in rows
 
 
+def test_check_names_codecs_as_recipes_do(monkeypatch, capsys):
+    assert call(monkeypatch, "check", RECIPES / "compressed" / "top_k.toml") == 0
+    rows = {" ".join(line.split()) for line in capsys.readouterr().out.splitlines()}
+    assert "messages error_feedback(top_k(ratio=0.01), warm_up=40)" in rows
+
+
 @pytest.mark.parametrize("ready", READY)
 def test_every_ready_recipe_passes_the_check(ready, monkeypatch):
     assert call(monkeypatch, "check", RECIPES / f"{ready}.toml") == 0
@@ -71,6 +77,5 @@ def test_report_shows_a_run_that_was_stopped(monkeypatch, tmp_path):
 
 
 def test_report_names_what_is_no_run(monkeypatch, capsys, tmp_path):
-    assert refusal(monkeypatch, capsys, "report", tmp_path).startswith(
-        f"`{tmp_path}` is not a run folder: it has no run.json"
-    )
+    err = refusal(monkeypatch, capsys, "report", tmp_path)
+    assert err.startswith(f"`{tmp_path}` is not a run folder: it has no run.json")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from math import inf, nextafter
 from random import Random
 
 from quorate.cluster import Seconds
@@ -35,7 +36,8 @@ class Switching:
         """Return how many changes there were until a time, of which so many, and one more, have been drawn."""
         while self._changes[-1] <= time:
             there = self._first == (len(self._changes) % 2 == 1)
-            self._changes.append(self._changes[-1] + self._chance.expovariate(1 / (self._up if there else self._down)))
+            seconds = self._chance.expovariate(1 / (self._up if there else self._down))
+            self._changes.append(max(self._changes[-1] + seconds, nextafter(self._changes[-1], inf)))
         return max(0, bisect_right(self._changes, time) - 1)
 
 

@@ -200,7 +200,7 @@ class PowerSgd(Together):
 class _LaidOut(PowerSgd):
     """PowerSGD of an update whose matrices are known."""
 
-    layout: Layout = field(kw_only=True)
+    layout: Layout = field(kw_only=True, repr=False)
 
     def __repr__(self) -> str:
         return repr(PowerSgd(*self._settings))

@@ -18,7 +18,7 @@ from quorate.engines.cohorts_chains import Chain, chain_of
 from quorate.engines.cohorts_factors import Factors, few
 from quorate.engines.cohorts_layers import Stack, parts_of, stack_of
 from quorate.engines.cohorts_losses import Losses
-from quorate.engines.cohorts_steps import Motion, Steps, alike, not_plain, step_sizes
+from quorate.engines.cohorts_steps import Motion, Steps, alike, not_plain
 from quorate.engines.cohorts_windows import Windows
 from quorate.errors import QuorateError
 from quorate.federated.local import LocalWork, Trained, train
@@ -84,8 +84,11 @@ class Cohorts:
         """Do works that are alike; None if they must be done one by one, for a reason that is taken note of."""
         if self.exact:
             return None
-        reason = not_plain(works[0].optimizer) or self._reason(works[0])
-        if reason is None and self._form is not None and self._losses is not None:
+        busy = next((work for work in works if work.sizes), None)
+        if busy is None:
+            return [Trained(work.start.clone(), 0.0, 0) for work in works]
+        reason = not_plain(busy.optimizer) or self._reason(busy)
+        if reason is None:
             motion = Motion.of(works[:1], self.gradient.objective)
             if any(motion.divides(part) for part in parts_of(self.gradient.layout).values()):
                 reason = "of one of the model's parameters, a part moves and a part does not"
@@ -101,12 +104,9 @@ class Cohorts:
         """Return why a model can't be written out by hand; None if it can."""
         gradient = self.gradient
         if not self._known:
-            batch = next(work.batches, None)
-            if batch is None:
-                return None
             try:
                 with torch.enable_grad():
-                    gradient.probe(work.start, batch)
+                    gradient.probe(work.start, next(work.batches))
             except QuorateError:
                 return "the task failed"
             sample, layout = gradient.data.x[0], gradient.layout
@@ -123,8 +123,10 @@ class Cohorts:
         form = self._form
         if not isinstance(form, Stack):
             return [self._alone(work) for work in works]
-        sizes = [step_sizes(work) for work in works]
-        results: list[Trained | QuorateError] = [Trained(work.start, 0.0, 0) for work in works]
+        sizes = [work.sizes for work in works]
+        results: list[Trained | QuorateError] = [
+            Trained(work.start if each else work.start.clone(), 0.0, 0) for work, each in zip(works, sizes, strict=True)
+        ]
         order = sorted((place for place, each in enumerate(sizes) if each), key=lambda place: _effort(sizes[place]))
         while order:
             pieces = -(-len(order) // self._at_once(form, sizes[order[0]]))

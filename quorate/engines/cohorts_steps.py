@@ -33,7 +33,7 @@ class Steps:
     @classmethod
     def of(cls, works: Sequence[LocalWork]) -> Steps:
         """Lay out works that have at least one step each."""
-        sizes = [step_sizes(work) for work in works]
+        sizes = [work.sizes for work in works]
         longest, widest = max(map(len, sizes)), max(map(max, sizes))
         index = torch.stack([_rows(work, widest, longest) for work in works])
         return cls(works, index, [each + [0] * (longest - len(each)) for each in sizes])
@@ -61,25 +61,14 @@ def _rows(work: LocalWork, width: int, steps: int) -> Tensor:
     """Return one client's (T, b) positions."""
     pieces = []
     for order in work.orders:
-        size = len(order) if work.batch == "full" else min(work.batch, width)
-        missing = -len(order) % max(size, 1)
+        size = order.shape[0] if work.batch == "full" else min(work.batch, width)
+        missing = -order.shape[0] % max(size, 1)
         rows = (torch.cat([order, order[:1].expand(missing)]) if missing else order).view(-1, size)
         pieces.append(rows if size == width else torch.cat([rows, rows[:, :1].expand(-1, width - size)], dim=1))
     rows = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
     if len(rows) < steps:
         return torch.cat([rows, rows[:1].expand(steps - len(rows), -1)])
     return rows[:steps]
-
-
-def step_sizes(work: LocalWork) -> list[int]:
-    """Return how many samples each step of a work takes."""
-    sizes = list[int]()
-    for order in work.orders:
-        size = len(order) if work.batch == "full" else work.batch
-        sizes += [size] * (len(order) // size if size else 0)
-        if size and len(order) % size:
-            sizes.append(len(order) % size)
-    return sizes if work.most is None else sizes[: work.most]
 
 
 def alike(work: LocalWork) -> tuple[object, ...]:

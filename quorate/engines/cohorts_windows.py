@@ -48,7 +48,7 @@ class Windows:
     def _copies(self, part: Part) -> Tensor:
         if self._shared:
             view = part.of(self._starts[0])
-            return view.expand(len(self._starts), *view.shape).contiguous()
+            return view.expand(len(self._starts), *view.shape).clone(memory_format=torch.contiguous_format)
         return torch.stack([part.of(start) for start in self._starts])
 
     def run(self, data: Data, losses: Losses) -> Tensor:

@@ -133,7 +133,7 @@ class Desk:
     def accepted(self, reply: StoredReply) -> None:
         """Let a client know that its reply counts."""
         peer = self.peers[reply.client]
-        peer.last, peer.rounds = reply.id, peer.rounds + 1
+        peer.last, peer.rounds = reply.id, peer.rounds + (reply.kind == "train")
         self._settled(peer, reply.id, Verdict(id=reply.id, state="accepted"))
 
     def refused(self, reply: StoredReply, why: str, hostile: bool) -> None:

@@ -121,14 +121,17 @@ class Link:
                 if self._frames:
                     await self._context.write(self._frames.popleft())
                 elif self._chunks and self._broadcast is not None:
-                    broadcast, sha256 = self._broadcast, self._chunks.popleft()
-                    content = broadcast.blob.chunk_at(broadcast.places[sha256])
-                    await self._context.write(frame(Chunk(sha256=sha256), content))
+                    sha256 = self._chunks.popleft()
+                    await self._context.write(self._chunk(self._broadcast, sha256))
                     self.held.add(sha256)
-                    self._sent(len(content))
                 else:
                     self._wake.clear()
                     await self._wake.wait()
+
+    def _chunk(self, broadcast: Broadcast, sha256: str) -> bytes:
+        content = broadcast.blob.chunk_at(broadcast.places[sha256])
+        self._sent(len(content))
+        return frame(Chunk(sha256=sha256), content)
 
     async def farewell(self, writer: asyncio.Task[None]) -> None:
         """Say why the stream is closed, if this side closes it, after what was to be said before."""

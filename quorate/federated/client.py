@@ -23,7 +23,7 @@ from quorate.federated.alone import alone
 from quorate.federated.evaluation import Measuring, split
 from quorate.federated.local import Local, LocalSettings, LocalWork, Train, Trained, train
 from quorate.federated.model import at_of
-from quorate.federated.unfolded import folded
+from quorate.federated.unfolded import Unfolded, Unmoved, folded
 from quorate.learning_rates import LearningRate
 from quorate.learning_rates.constant import constant
 from quorate.rand import At
@@ -200,7 +200,7 @@ class Client:
         running = _Running(self._begun(asked, self.likes()))
         while (work := running.wants) is not None:
             count += work.samples
-            running.go_on(Trained(work.start, 0.0, sum(1 for _ in work.batches)))
+            running.go_on(Trained(Unfolded.of(Unmoved(work.start), 0), 0.0, len(work.sizes)))
         return count
 
     def _measured(self, asked: Asked, train: Train) -> tuple[Tree, Answer] | QuorateError:

@@ -31,7 +31,7 @@ class LocalWork:
     Args:
         start: (d,), the parameters before the first step; only read.
         orders: for each epoch, which samples in which order, (n,) positions in the training data; an epoch is cut into
-            batches, the last of which may be shorter.
+            batches, the last of which may be shorter. Without samples there is no batch.
         batch: samples of a step; "full": an epoch is one step.
         optimizer: begins anew.
         factor: of its learning rate.
@@ -65,13 +65,27 @@ class LocalWork:
             for piece in [order] if self.batch == "full" else order.split(self.batch):
                 if number == self.most:
                     return
+                if not len(piece):
+                    continue
                 yield Batch(piece, len(piece), (*self.stream, number), self.rand)
                 number += 1
 
     @cached_property
+    def sizes(self) -> list[int]:
+        """The sizes of the batches, in order."""
+        sizes = list[int]()
+        for order in self.orders:
+            n = order.shape[0]
+            size = n if self.batch == "full" else self.batch
+            sizes += [size] * (n // size if size else 0)
+            if size and n % size:
+                sizes.append(n % size)
+        return sizes if self.most is None else sizes[: self.most]
+
+    @property
     def samples(self) -> int:
         """How many gradients of single samples it takes, which is what computing costs."""
-        return sum(batch.size for batch in self.batches)
+        return sum(self.sizes)
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ class Model:
         self._kept = algorithm.init(self.parameters)
         self._outer = optimizer.init(self.parameters)
         self._said: dict[str, Tree] = {}
-        self._likes = dict(algorithm.says(self.parameters, training.layout))
+        self._likes = dict(algorithm.says(training.initial(), training.layout))
         self._norms: dict[tuple[int, int], float] = {}
         self._known: dict[str, dict[int, float]] = {name: {} for name in _LEARNED}
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from quorate.federated import Gone, Reply, Request, Server
 from quorate.federated.client import Client
 from quorate.federated.comparison import FILE, sampled, took_part
+from quorate.federated.record import read_rounds
 from quorate.federated.summary import Found, Values, summary
 from quorate.files import write_json
 from quorate.settings import ComparisonSettings
@@ -38,14 +39,17 @@ async def compare(
         What `run.json` says; see `summary`. Each client's values are in `clients.json`.
     """
     rounds, counts = took_part(where, server.size)
-    found = Found()
+    found, silent = Found(), _silent(where)
     evaluate = Request(rounds, {"parameters": (parameters,)}, {}, "evaluate")
-    found.federated = await _told(server, evaluate, range(server.size), settings.patience, found.notes)
+    everybody = [client for client in range(server.size) if client not in silent]
+    found.federated = await _told(server, evaluate, everybody, settings.patience, found.notes)
     if settings.alone:
         found.times = settings.times or max(1, *counts)
-        chosen = sampled(server.size, settings.clients, clients.training.rand)
+        chosen = [each for each in sampled(server.size, settings.clients, clients.training.rand) if each not in silent]
         request = Request(rounds, {}, {"times": float(found.times), "rounds": float(rounds)}, "alone")
         found.alone = await _told(server, request, chosen, settings.patience, found.notes)
+    if silent:
+        found.notes.append(f"left out, because no reply of theirs could be used: {', '.join(map(str, sorted(silent)))}")
     if settings.pooled:
         found.notes.append(POOLED)
     measuring = clients.measuring
@@ -60,6 +64,12 @@ async def compare(
         held[name] = [values.get(client) for client in range(server.size)]
     write_json(where / FILE, held)
     return summary(found, measuring.name, measuring.rises, "its own test data")
+
+
+def _silent(where: Path) -> set[int]:
+    """Return the clients that were asked in rounds, but never came to a reply that could be used: they are left out."""
+    lines = read_rounds(where)
+    return {each for line in lines for each in line["asked"]} - {each for line in lines for each in line["accepted"]}
 
 
 async def _told(server: Server, request: Request, wanted: Collection[int], patience: float, notes: list[str]) -> Values:

@@ -122,6 +122,30 @@ def folded(tensor: Tensor) -> Tensor:
     return tensor.folded() if isinstance(tensor, Unfolded) else tensor
 
 
+class Unmoved:
+    """A client's parameters that are those at the start, for whoever goes through its work without doing it.
+
+    Args:
+        start: (d,).
+    """
+
+    count = 1
+
+    def __init__(self, start: Tensor) -> None:
+        self.start = start
+
+    def parameters(self, client: int) -> Tensor:
+        """Return a copy of the start."""
+        return self.start.clone()
+
+    def add(self, total: Tensor, weights: Sequence[float]) -> None:
+        """Add nothing."""
+
+    def squares(self) -> Tensor:
+        """Return (0,)."""
+        return self.start.new_zeros(1)
+
+
 class Gathered:
     """Updates of which only the sum is needed."""
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from quorate.algorithms.ditto import Ditto
 from quorate.algorithms.fed_avg import FedAvg
 from quorate.errors import RecipeError
+from quorate.federated.local import Trained
 from tests.algorithms.world import Bowls, Federation, accuracies, far, quarrel
 
 
@@ -86,3 +87,14 @@ def test_it_beats_one_model_for_all_where_clients_contradict_each_other():
 def test_senseless_settings_are_refused(settings, says):
     with pytest.raises(RecipeError, match=f"{says} must"):
         Ditto(**settings)
+
+
+def test_both_models_go_through_the_samples_in_orders_of_their_own():
+    made = quarrel(2, 20)
+    federation = Federation(Ditto(), made, batch=5)
+    local = federation.client.local(0, 0, made.shards[0], {})
+    work = Ditto().client({}, {"parameters": made.initial()}, local)
+    first = next(work)
+    second = work.send(Trained(made.initial(), 0.0, 4))
+    assert not torch.equal(first.orders[0], second.orders[0])
+    assert torch.equal(first.orders[0].sort().values, second.orders[0].sort().values)

@@ -23,7 +23,7 @@ EVERY = [
 times = st.floats(0, 1e4)
 
 
-@pytest.mark.parametrize("availability", EVERY, ids=str)
+@pytest.mark.parametrize("availability", EVERY, ids=["always", "day and night", "always day", "on and off"])
 @given(client=st.integers(0, 50), time=times, share=st.floats(0, 1, exclude_max=True))
 def test_nothing_changes_before_the_next_change(availability, client, time, share):
     presence = availability(client, Rand(1))
@@ -35,7 +35,7 @@ def test_nothing_changes_before_the_next_change(availability, client, time, shar
         assert presence.present(change) != presence.present(time)
 
 
-@pytest.mark.parametrize("availability", EVERY, ids=str)
+@pytest.mark.parametrize("availability", EVERY, ids=["always", "day and night", "always day", "on and off"])
 @given(client=st.integers(0, 50), asked=st.lists(times, min_size=2, max_size=5))
 def test_the_order_of_questions_does_not_matter(availability, client, asked):
     one, other = availability(client, Rand(1)), availability(client, Rand(1))

@@ -10,6 +10,7 @@ from quorate.engines.federation_simulator import FederationSimulator
 from quorate.federated import Answer, Gone
 from quorate.federated.comparison import Comparison
 from quorate.federated.questions import POOLED, compare
+from quorate.federated.record import Rounds
 from quorate.settings import ComparisonSettings
 from tests.federated.homes import clients, training
 from tests.federated.test_comparison import nothing, write_rounds
@@ -107,6 +108,18 @@ def test_what_is_no_measure_is_refused(tmp_path):
     assert server.refused == [(0, True), (1, True)]
     assert found["federated"]["clients"] == 1
     assert "evaluate: client 3: it crashed" in found["notes"]
+
+
+def test_clients_whose_replies_were_never_used_are_left_out(tmp_path):
+    record = Rounds(tmp_path)
+    record.asked([0, 1, 2], 10)
+    record.accepted(0)
+    record.accepted(2)
+    record.done(1, 1.0)
+    server, made = Scripted(told), training()
+    found = run(compare(server, clients(made), made.initial(), ComparisonSettings(), tmp_path))
+    assert server.asked_for == [("evaluate", [0, 2, 3]), ("alone", [0, 2, 3])]
+    assert "left out, because no reply of theirs could be used: 1" in found["notes"]
 
 
 def test_late_replies_to_the_training_are_refused(tmp_path):

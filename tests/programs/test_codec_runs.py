@@ -56,12 +56,12 @@ def same(resumed, whole, what=("parameters_sha256", "loss", "bytes", "clock_seco
 
 
 @pytest.mark.parametrize(("ready", "kind"), CASES)
-@pytest.mark.parametrize("step", [6, 13])
-def test_a_resumed_simulation_is_like_an_uninterrupted_one(ready, kind, step, tmp_path):
+@pytest.mark.parametrize(("step", "size"), [(6, 2), (13, 3), (9, 5)])
+def test_a_resumed_simulation_is_like_an_uninterrupted_one(ready, kind, step, size, tmp_path):
     recipe = recipe_of(tmp_path, ready, kind, simulator={"paranoid": step == 6})
-    whole = runs.simulate(recipe, 3, tmp_path / "whole")
+    whole = runs.simulate(recipe, size, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        runs.simulate(recipe, 3, tmp_path / "stopped", progress=stop_at(step))
+        runs.simulate(recipe, size, tmp_path / "stopped", progress=stop_at(step))
     same(runs.resume(tmp_path / "stopped"), whole)
     assert metrics(tmp_path / "stopped") == metrics(tmp_path / "whole")
 
@@ -88,8 +88,10 @@ def test_workers_of_different_speed_are_saved_as_of_one_step(tmp_path):
         ("parameter_server", "warm_up", 2),
         ("gossip", "alone", 3),
         ("easgd", "alone", 2),
+        ("diloco", "plain", 2),
     ],
 )
+@pytest.mark.timeout(240)
 def test_real_workers_end_with_the_bits_of_simulated_ones_also_when_resumed(ready, kind, size, tmp_path):
     recipe = recipe_of(tmp_path, ready, kind)
     simulated = runs.simulate(recipe, size, tmp_path / "simulated")
@@ -101,6 +103,20 @@ def test_real_workers_end_with_the_bits_of_simulated_ones_also_when_resumed(read
     shutil.copytree(tmp_path / "real", tmp_path / "again")
     resumed = runs.resume(interrupted(tmp_path / "again", size, 16))
     assert all(resumed[name] == real[name] for name in ("parameters_sha256", "bytes", "loss"))
+
+
+@pytest.mark.processes
+@pytest.mark.timeout(240)
+def test_real_workers_of_downpour_train_with_a_codec_and_are_resumed(tmp_path):
+    """In which order they come to the centre is not repeatable, but what they say is."""
+    recipe, run = recipe_of(tmp_path, "downpour", "plain"), tmp_path / "run"
+    dense = runs.simulate(recipe_of(tmp_path, "downpour", "plain", codec=None), 2, tmp_path / "dense")
+    real = runs.processes(recipe, 2, run)
+    assert real["bytes"] == runs.simulate(recipe, 2, tmp_path / "simulated")["bytes"] < 0.6 * dense["bytes"]
+    losses = [line["train_loss"] for line in metrics(run)]
+    assert losses[-1] < losses[0]
+    resumed = runs.resume(interrupted(run, 2, 16))
+    assert (resumed["steps"], resumed["bytes"], len(metrics(run))) == (20, real["bytes"], len(losses))
 
 
 def test_a_checkpoint_names_the_parameters_that_a_residual_is_about(tmp_path):

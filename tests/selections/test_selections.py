@@ -25,7 +25,7 @@ def often(selection, candidates, count, known, draws=400):
     return {client: chosen.count(client) / draws for client in candidates}
 
 
-@pytest.mark.parametrize("selection", EVERY, ids=str)
+@pytest.mark.parametrize("selection", EVERY, ids=["uniform", "weighted", "power_of_choice", "by_speed"])
 @given(clients, st.integers(1, 40), st.integers(0, 99), numbers, numbers, numbers)
 def test_law_different_candidates_in_order_as_many_as_wanted(
     selection, candidates, count, seed, samples, losses, times
