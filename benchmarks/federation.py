@@ -1,10 +1,10 @@
 """How fast is a real federation, how much does its server hold in memory, and does it survive what networks do?
 
-`round`: 1 MB to each of two clients and back, on loopback. `large`: 100 MB each way, beside two bare TLS sockets that do
-the same, and the most that the server has held beyond what it holds before the first round. `many`: 200 clients on one
-server. `mnist`: 50 rounds with 5 clients, of which one is killed and another comes late, while the server is killed
-three times; then without disturbance, against the simulator. With `--netlab COMMAND` the last runs in namespaces of their
-own, with closed inbound and unequal links, and `slow` measures 1 MB each way over 100 Mbit/s.
+`round`: 1 MB to each of two clients and back, on loopback. `large`: 100 MB each way, beside two bare TLS sockets that
+do the same, and the most that the server has held beyond its task with the initial model. `many`: 200 clients on one
+server. `mnist`: 50 rounds with 5 clients without disturbance, against the simulator; then again while the server is
+killed three times, a client is killed and comes back, and another one comes late; with `--netlab COMMAND` in network
+namespaces of their own, with closed inbound and unequal links. `slow` needs those: 1 MB each way at 100 Mbit/s.
 
 Clients of all but `mnist` reply with what they were sent, so that what is measured is the way, both programs included.
 """
@@ -188,7 +188,7 @@ def echoed(size: int, processes: int, d: int, rounds: int) -> tuple[list[float],
 
 
 def bare(d: int, rounds: int) -> list[float]:
-    """Do the same with bare TLS sockets, a thread for each of two clients; return seconds of each round but the first."""
+    """Do the same with bare TLS sockets, one for each of two clients; return seconds of each round but the first."""
     content = bytes(4 * d)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -232,6 +232,47 @@ def measure_round(quick: bool) -> None:
     figure("seconds a round, 1 MB both ways, 2 clients, p50", statistics.median(times), 0.05, at_least=False, **spread)
 
 
+def measure_slow(quick: bool, netlab: str) -> None:
+    """Measure 1 MB each way between two clients and a server whose link has 100 Mbit/s in each direction."""
+    d, rounds, size = 1 << 18, 8 if quick else 25, 2
+    subprocess.run([netlab, "up", str(size + 1), "--lab", "slow", "--rate", "100mbit", "--delay", "1ms"], check=True)
+    try:
+        with tempfile.TemporaryDirectory() as name:
+            folder, address = Path(name), "10.77.0.1:9092"
+            identities(folder, size, "10.77.0.1")
+
+            def inside(place: int, *words: object) -> subprocess.Popen[bytes]:
+                command = [netlab, "run", str(place), "--lab", "slow", "--", sys.executable, __file__, "--echo"]
+                return subprocess.Popen([*command, *map(str, words)])
+
+            server = inside(0, "serve", folder, address, size, d, rounds)
+            clients = [inside(number + 1, "join", folder, address, number, d) for number in range(size)]
+            try:
+                server.wait(300)
+                times = json.loads((folder / "times.json").read_text())[1:]
+            finally:
+                for each in (server, *clients):
+                    each.kill()
+    finally:
+        subprocess.run([netlab, "down", "--lab", "slow"], check=True)
+    least = 2 * size * 4 * d / (100e6 / 8)  # the server's link carries all, down and then up
+    seconds = statistics.median(times)
+    figure("seconds a round at 100 Mbit/s over bytes / rate", seconds / least, 1.3, at_least=False, seconds=seconds)
+
+
+def echo(kind: str, folder: str, address: str, number: str, d: str, rounds: str = "0") -> None:
+    """Be the server or a client of `slow`."""
+    if kind == "join":
+        join(Path(folder), address, [int(number)], int(d))
+        return
+
+    class Out:
+        def send(self, told: tuple[list[float], int, int]) -> None:
+            (Path(folder) / "times.json").write_text(json.dumps(told[0]))
+
+    serve(Path(folder), address, int(number), int(d), int(rounds), Out())
+
+
 def measure_large(quick: bool) -> None:
     d = (25 if quick else 100) * (1 << 18)
     ours: list[float] = []
@@ -258,10 +299,16 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=["round", "large", "many", "mnist"])
     parser.add_argument("--netlab", help="command that lays out network namespaces; needs root")
     parser.add_argument("--data", type=Path, default=os.environ.get("QUORATE_DATA"), help="folder of data sets")
+    parser.add_argument("--echo", nargs="*", help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.echo:
+        echo(*given.echo)
+        return
     for name, measure in (("round", measure_round), ("large", measure_large), ("many", measure_many)):
         if name in given.only:
             measure(given.quick)
+    if "slow" in given.only or (given.netlab and "round" in given.only):
+        measure_slow(given.quick, given.netlab)
     if "mnist" in given.only:
         measure_mnist(given.quick, given.data, given.netlab)
 

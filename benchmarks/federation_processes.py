@@ -62,7 +62,7 @@ def _rounds(where: Path) -> int:
 def start(
     folder: Path, recipe: Path, where: Path, data: Path, netlab: str | None, chance: random.Random, disturbed: int
 ) -> dict[str, Any]:
-    """Run a federation to its end; in one of `disturbed` rounds kill the server thrice, and a client, and let one be late.
+    """Run a federation to its end; in `disturbed` rounds, if any, kill the server thrice and a client; one is late.
 
     Returns:
         The run's result.

@@ -21,6 +21,7 @@ def check(
     from quorate import choosing
     from quorate import run as runs
     from quorate.predict import predicted, route
+    from quorate.predict_rounds import rounds_table
     from quorate.rehearsal import in_epochs, schedule_of
 
     chosen = runs.changed(recipe, None, workers, cluster)
@@ -29,8 +30,10 @@ def check(
     summed = exchange.sums_in_flight
     name = chosen.tables["collective" if summed else "sparse_collective"]["name"]
     table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_row("program", f"{chosen.tables['program']['name']}, {chosen.steps} steps")
-    table.add_row("workers", str(chosen.workers))
+    steps = f", {chosen.steps} steps" if chosen.steps is not None else ""
+    table.add_row("program", f"{chosen.tables['program']['name']}{steps}")
+    federated = chosen.plan(chosen.workers).federated
+    table.add_row("clients" if federated else "workers", str(chosen.workers))
     for label, text in chosen.plan(chosen.workers).says:
         table.add_row(label, text)
     schedule = schedule_of(chosen, chosen.workers)
@@ -51,6 +54,10 @@ def check(
     table.add_row("noise", "yes" if facts.noisy else "no")
     out_console.print(f"{recipe}: ok")
     out_console.print(table)
+    if federated:
+        if chosen.availability is not None:
+            out_console.print(f"clients come and go as `{chosen.tables['availability']['name']}` says", markup=False)
+        out_console.print(rounds_table(chosen.program, exchange, chosen.cluster, chosen.workers, chosen.seed))
     if to_be_chosen is not None:
         out_console.print(to_be_chosen)
     elif meets:

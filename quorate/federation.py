@@ -57,9 +57,10 @@ def simulate(
         parameters = simulator.run(lambda server: program(server, training, exchange))
         measures, seconds = record.finish(parameters), record.wall_seconds
         final_model.keep(where, record.steps, clients, parameters, simulator.memory)
-        compared = comparison.run(parameters, simulator.memory, where)
-        record.add(in_numbers(compared))
-    folder.update(where, {"comparison": compared})
+        if recipe.comparison.clients:
+            compared = comparison.run(parameters, simulator.memory, where)
+            record.add(in_numbers(compared))
+            folder.update(where, {"comparison": compared})
     if cohorts.reasons:
         folder.update(where, {"one_by_one_because": list(cohorts.reasons)})
     result = folder.finish(where, parameters, training.layout, measures, record.steps, trace.summary(), seconds)

@@ -74,7 +74,7 @@ class ComparisonSettings(BaseModel):
         alone: each client, or some of them, trained by itself.
         pooled: the same training with all data in one place; a real federation can't do that.
         clients: how many train alone, and, where clients have models of their own, are measured; a sample if there are
-            more.
+            more. With 0, no client is measured, and nothing compared.
         times: how often a client alone does the epochs that it does in a round; None: as often as the client that took
             part most often.
         samples: gradients of single samples that each of the two takes at most.
@@ -86,11 +86,11 @@ class ComparisonSettings(BaseModel):
 
     alone: bool = True
     pooled: bool = True
-    clients: int = Field(default=20, ge=1)
+    clients: int = Field(default=20, ge=0)
     times: int | None = Field(default=None, ge=1)
     samples: int = Field(default=5_000_000, ge=1)
     during: bool = False
-    patience: float = Field(default=600.0, gt=0)
+    patience: float = Field(default=120.0, gt=0)
 
 
 class FederationSettings(BaseModel):

@@ -187,11 +187,13 @@ async def _served(
                     parameters = await server.run(lambda each: program(each, training, exchange))
                     measures = record.finish(parameters)
                     steps, seconds, told_of = record.steps, record.wall_seconds, trace.summary()
-                    compared = await server.run(
-                        lambda each: compare(each, clients, parameters, recipe.comparison, where)
-                    )
-                    record.add(in_numbers(compared))
-                    folder.update(where, {"comparison": compared})
+                    if recipe.comparison.clients:
+                        compared = await server.run(
+                            lambda each: compare(each, clients, parameters, recipe.comparison, where)
+                        )
+                        record.add(in_numbers(compared))
+                        folder.update(where, {"comparison": compared})
+                        store.let_go()
                     result = folder.finish(where, parameters, training.layout, measures, steps, told_of, seconds)
                     await server.farewell({"accuracy": result["accuracy"], "loss": result["loss"]})
                     return result

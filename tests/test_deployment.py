@@ -1,10 +1,8 @@
-"""A server and its clients in threads of this process, over real TLS."""
+"""A federation as people start it: processes of this machine, over real TLS."""
 
 from __future__ import annotations
 
-import json
-import threading
-from concurrent.futures import ThreadPoolExecutor
+import socket
 
 import pytest
 
@@ -12,17 +10,19 @@ from quorate import deployment, folder, founding
 from quorate.certificates import ClientIdentity, ServerIdentity
 from quorate.engines import control_plane
 from quorate.errors import QuorateError, RecipeError, RunError
-from quorate.recipe import parse
-from tests.commands import until
+from quorate.recipe import load, parse
+from tests.commands import output_of, result, started, until
 
 RECIPE = """
 workers = 3
+[simulator]
+batching = "exact"
 [task]
 name = "digits"
 [program]
 name = "federated"
 rounds = {rounds}
-cohort = 1
+cohort = 2
 [optimizer]
 name = "sgd"
 lr = 0.1
@@ -31,118 +31,98 @@ evaluate = 0
 [federation]
 absence = 1.0
 """
-ANY = deployment.Ports("127.0.0.1:0", "127.0.0.1:0")
 
 
 @pytest.fixture
-def federation(tmp_path, monkeypatch):
-    """The folder of a federation of two clients; a third one may come."""
-    monkeypatch.setenv("GRPC_VERBOSITY", "NONE")
-    founding.init(tmp_path / "federation", "ours")
+def federation(tmp_path):
+    """The folder of a federation of two clients, on ports that are free; a third one may come."""
+    with socket.socket() as first, socket.socket() as second:
+        for each in (first, second):
+            each.bind(("127.0.0.1", 0))
+        port, control = first.getsockname()[1], second.getsockname()[1]
+    founding.init(tmp_path / "federation", "ours", port=port, control_port=control)
     for name in ("one", "two"):
         founding.invite(tmp_path / "federation", name)
     return tmp_path / "federation"
 
 
-def recipe(tmp_path, rounds=4):
-    return parse(RECIPE.format(rounds=rounds), "short", tmp_path)
+def write_recipe(tmp_path, rounds):
+    path = tmp_path / "recipe.toml"
+    path.write_text(RECIPE.format(rounds=rounds))
+    return path
 
 
-class Running:
-    """A server and clients in threads; `port` is where they meet."""
-
-    def __init__(self, federation, made, where, pool):
-        self.federation, self.made, self.where, self.pool = federation, made, where, pool
-        self.said: list[str] = []
-        self.server = pool.submit(
-            deployment.serve, made, ServerIdentity.load(federation), where, None, ANY, None, self.said.append
-        )
-
-    @property
-    def port(self):
-        listening = [text for text in self.said if "listens for clients at" in text]
-        return int(listening[0].rpartition(":")[2]) if listening else None
-
-    def join(self, name, number):
-        """Start a client with a bundle that names the port."""
-        until(lambda: self.port or self.server.done())
-        path = self.federation / "invitations" / f"{name}.json"
-        whole = json.loads(path.read_text()) | {"addresses": [f"localhost:{self.port}"]}
-        path.write_text(json.dumps(whole))
-        return self.pool.submit(deployment.join, path, self.made, None, (number, 3), None, lambda text: None)
-
-    def operator(self):
-        until(lambda: "control" in folder.read(self.where))
-        address, identity = deployment.where_is_control(self.where)
-        return ClientIdentity.load(identity / "operator.json", "operator"), address
+def said(process):
+    """Wait for a process to end; return its exit status and what it said."""
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out + err
 
 
-@pytest.fixture
-def pool():
-    with ThreadPoolExecutor(8) as made:
-        yield made
+@pytest.mark.processes
+def test_a_federation_from_its_founding_to_a_revoked_client_a_stop_and_a_resumption(federation, tmp_path):
+    recipe, run = write_recipe(tmp_path, 100_000), tmp_path / "run"
+    operator = ClientIdentity.load(federation / "operator.json", "operator")
 
+    def status():
+        try:
+            return control_plane.status(operator)
+        except RunError:
+            return None
 
-def test_a_federation_runs_to_its_end_and_all_are_told(federation, tmp_path, pool):
-    running = Running(federation, recipe(tmp_path), tmp_path / "run", pool)
-    clients = [running.join(name, number) for number, name in enumerate(("one", "two"))]
-    result = running.server.result(60)
-    assert [client.result(60)["accuracy"] for client in clients] == [result["accuracy"]] * 2
-    facts = folder.read(tmp_path / "run")
-    assert (facts["status"], facts["federated"], facts["engine"]) == ("finished", True, "federation")
+    def done():
+        found = status()
+        return found.round if found else -1
+
+    def join(name, number):
+        bundle = federation / "invitations" / f"{name}.json"
+        return started("federation", "join", bundle, recipe, "--part", f"{number}/3")
+
+    with join("one", 0) as one, join("two", 1) as two:
+        with started("federation", "serve", recipe, "--identity", federation, "--out", run) as server:
+            until(lambda: (how := status()) and min(each.rounds for each in how.clients[:2]) > 2, 120)
+            before = status()
+            assert before.run == str(run.resolve())
+            assert [each.name for each in before.clients] == ["one", "two", ""]
+            founding.revoke(federation, "two")
+            code, text = said(two)
+            assert (code, "error: the server refuses this client: client `two` (1) is revoked" in text) == (1, True)
+            assert status().clients[1].state == "revoked"
+            rounds = done()
+            until(lambda: done() > rounds + 5)
+            control_plane.stop(operator)
+            code, text = said(server)
+            assert (code, f"an operator has stopped the server; `quorate resume {run}` goes on" in text) == (0, True)
+        assert one.poll() is None
+        with started("resume", run) as server:
+            until(lambda: done() > rounds + 10, 120)
+            assert status().clients[1].state == "revoked"
+            founding.revoke(federation, "one")
+            code, text = said(one)
+            assert (code, "client `one` (0) is revoked" in text) == (1, True)
+            control_plane.stop(operator)
+            assert said(server)[0] == 0
     assert (federation / "invitations" / "one-home").is_dir()
 
 
-def test_a_client_that_is_revoked_is_put_out_and_the_others_go_on(federation, tmp_path, pool):
-    running = Running(federation, recipe(tmp_path, 100_000), tmp_path / "run", pool)
-    one, two = (running.join(name, number) for number, name in enumerate(("one", "two")))
-    operator, address = running.operator()
-
-    def status():
-        return control_plane.status(operator, address)
-
-    until(lambda: min(each.rounds for each in status().clients[:2]) > 2)
-    before = status()
-    assert before.run == str((tmp_path / "run").resolve())
-    assert [each.name for each in before.clients] == ["one", "two", ""]
-    founding.revoke(federation, "two")
-    with pytest.raises(RunError, match=r"client `two` \(1\) is revoked"):
-        two.result(30)
-    assert status().clients[1].state == "revoked"
-    rounds = status().round
-    until(lambda: status().round > rounds + 5)
-    control_plane.stop(operator, address)
-    with pytest.raises(
-        deployment.Stopped, match=f"an operator has stopped the server\nhint: quorate resume {tmp_path}"
-    ):
-        running.server.result(30)
-    assert not one.done()
-    founding.revoke(federation, "one")
-    again = pool.submit(
-        deployment.serve,
-        running.made,
-        ServerIdentity.load(federation),
-        tmp_path / "run",
-        None,
-        deployment.Ports(f"127.0.0.1:{running.port}", "127.0.0.1:0"),
-        None,
-        running.said.append,
-    )
-    with pytest.raises(RunError, match=r"client `one` \(0\) is revoked"):
-        one.result(60)
-    operator, address = running.operator()
-    until(lambda: address != deployment.where_is_control(tmp_path / "run")[0])
-    address = deployment.where_is_control(tmp_path / "run")[0]
-    assert status().round >= rounds
-    control_plane.stop(operator, address)
-    with pytest.raises(deployment.Stopped):
-        again.result(30)
+@pytest.mark.processes
+def test_processes_of_this_machine_come_to_what_a_simulation_comes_to_bit_by_bit(tmp_path):
+    recipe = write_recipe(tmp_path, 4)
+    code, out, err = output_of("run", recipe, "--workers", 3, "--out", tmp_path / "real", "--json")
+    assert code == 0, err
+    code, simulated, err = output_of("run", recipe, "--out", tmp_path / "simulated", "--json")
+    assert code == 0, err
+    assert result(out)["parameters_sha256"] == result(simulated)["parameters_sha256"]
+    assert result(out)["bytes"] == result(simulated)["bytes"]
+    facts = folder.read(tmp_path / "real")
+    assert (facts["status"], facts["engine"], facts["here"]) == ("finished", "federation", True)
+    assert "after 4 rounds of 3 clients" in out
+    assert sorted(path.name for path in (tmp_path / "real" / "clients").iterdir()) == ["0", "1", "2"]
 
 
 def test_a_program_that_is_no_federation_s_is_refused(federation, tmp_path):
     other = parse('[program]\nname = "synchronous_sgd"\nsteps = 1\n[optimizer]\nname = "sgd"\nlr = 0.1', "a", tmp_path)
     with pytest.raises(QuorateError, match=r"no program of a federation's server"):
-        deployment.serve(other, ServerIdentity.load(federation), tmp_path / "run", None, ANY)
+        deployment.serve(other, ServerIdentity.load(federation), tmp_path / "run")
     assert not (tmp_path / "run").exists()
     with pytest.raises(QuorateError, match=r"no program of a federation's server"):
         deployment.join(federation / "invitations" / "one.json", other)
@@ -153,7 +133,7 @@ def test_a_part_is_read(text, part):
     assert deployment.part_of(text) == part
 
 
-@pytest.mark.parametrize("text", ["", "1", "5/5", "1/0", "-1/5", "1/5/6", "a/b", "٣/٥", "1 /5", "1/5\n"])
+@pytest.mark.parametrize("text", ["", "1", "5/5", "1/0", "-1/5", "1/5/6", "a/b", "\u0663/5", "1 /5", "1/5\n"])
 def test_what_is_no_part_is_refused(text):
     with pytest.raises(RecipeError, match="is no part I of N, with I from 0 to N - 1\nhint: --part 0/5"):
         deployment.part_of(text)
@@ -161,17 +141,14 @@ def test_what_is_no_part_is_refused(text):
 
 def test_ports_are_the_federations_unless_others_are_named(federation):
     identity = ServerIdentity.load(federation)
-    assert deployment.Ports().of(identity) == ("[::]:9092", "127.0.0.1:9093")
-    assert deployment.Ports("0.0.0.0", "10.0.0.1:5").of(identity) == ("0.0.0.0:9092", "10.0.0.1:5")
+    port, control = identity.registry.port, identity.registry.control_port
+    assert deployment.Ports().of(identity) == (f"[::]:{port}", f"127.0.0.1:{control}")
+    assert deployment.Ports("0.0.0.0", "10.0.0.1:5").of(identity) == (f"0.0.0.0:{port}", "10.0.0.1:5")
     with pytest.raises(RecipeError, match="is no address"):
         deployment.Ports("a b").of(identity)
 
 
 def test_a_run_without_operators_says_so(tmp_path):
-    folder.create(tmp_path / "run", recipe(tmp_path), "simulator", 3, None, {})
+    folder.create(tmp_path / "run", load(write_recipe(tmp_path, 1)), "simulator", 3, None, {})
     with pytest.raises(RunError, match="is no run of `quorate federation serve`"):
         deployment.where_is_control(tmp_path / "run")
-
-
-def test_nothing_is_left_running():
-    assert [each.name for each in threading.enumerate() if each.name == "program"] == []

@@ -72,6 +72,12 @@ def test_clients_are_measured_during_the_run_if_asked(tmp_path):
     assert measured[-1] == folder.read(tmp_path / "run")["comparison"]["federated"]["worst_decile"]
 
 
+def test_with_no_clients_nothing_is_compared(tmp_path):
+    simulated(tmp_path / "run", write_federated(tmp_path, {"comparison": {"clients": 0}}))
+    assert "comparison" not in folder.read(tmp_path / "run")
+    assert not (tmp_path / "run" / "clients.json").exists()
+
+
 def test_held_out_samples_reach_nobody(tmp_path):
     recipe = write_federated(tmp_path, {"program": {"held_out": 0.25}})
     simulated(tmp_path / "run", recipe)

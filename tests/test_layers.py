@@ -23,6 +23,7 @@ MAY_WAIT = (
     "federated/__init__.py",
     "federated/questions.py",
     "star.py",
+    "deployment.py",
 )
 MAY_LOOP = ("engines/federation", "engines/control_plane", "star.py", "deployment.py")
 MAY_SEED = ("gradient.py", "training.py")

@@ -68,15 +68,15 @@ class GaussianK(Sparsifier):
         d, k = len(x), count(self.ratio, len(x))
         if not d:
             return torch.empty(0, dtype=torch.int64, device=x.device)
-        sample = selection.strided(x, self.sample, at.own.fold("gaussian_k", d).seed, part=1)
+        sample = x if d < 2 * self.sample else selection.strided(x, self.sample, at.own.fold("gaussian_k", d).seed, 1)
         mean, deviation = selection.moments(sample)
         lowest = threshold = abs(mean) + deviation * NormalDist().inv_cdf(1 - k / (2 * d))
         find = selection.plain_largest if d < _SHORT else selection.at_least
         candidates = find(x, min(d, self.at_most(d) + 1))
-        ordered = np.sort(candidates.magnitudes.cpu().numpy())
+        magnitudes = candidates.magnitudes.cpu().numpy()
 
         def exceed(threshold: float) -> int:
-            return len(ordered) - int(np.searchsorted(ordered, threshold, side="right"))
+            return int(np.count_nonzero(magnitudes > threshold))
 
         chosen = exceed(threshold)
         for _ in range(self.corrections):

@@ -133,20 +133,32 @@ class _Conv:
     def __init__(self, module: nn.Conv2d, weight: _Moved, bias: _Moved | None) -> None:
         self._weight, self._bias = weight, bias
         self._given = weight.value
-        self._how: tuple[Any, ...] = (module.stride, module.padding, module.dilation)
+        self._stride: Any = module.stride
+        self._padding: Any = module.padding
+        self._dilation: Any = module.dilation
         self._groups = module.groups
 
     def forward(self, x: Tensor) -> Tensor:
         self._given = x = _channels_last(x)
         bias = None if self._bias is None else self._bias.value
-        value: Tensor = torch.conv2d(x, self._weight.value, bias, *self._how, self._groups)
-        return value
+        how = (self._stride, self._padding, self._dilation, self._groups)
+        return torch.conv2d(x, self._weight.value, bias, *how)
 
     def back(self, slope: Tensor, needed: bool) -> Tensor:
         weight, bias = self._weight.value, self._bias
         wanted = [needed, True, bias is not None]
         below, by_weight, by_bias = torch.ops.aten.convolution_backward(
-            slope, self._given, weight, [len(weight)], *self._how, False, [0, 0], self._groups, wanted
+            slope,
+            self._given,
+            weight,
+            [len(weight)],
+            self._stride,
+            self._padding,
+            self._dilation,
+            False,
+            [0, 0],
+            self._groups,
+            wanted,
         )
         self._weight.by(by_weight)
         if bias is not None:
@@ -174,12 +186,14 @@ class _MaxPool:
 
     def forward(self, x: Tensor) -> Tensor:
         self._given = x
+        value: Tensor
         value, self._chosen = torch.ops.aten.max_pool2d_with_indices(x, *self._how, self._up)
         return value
 
     def back(self, slope: Tensor, needed: bool) -> Tensor:
         given = (slope, self._given, *self._how, self._up, self._chosen)
-        return torch.ops.aten.max_pool2d_with_indices_backward(*given)  # type: ignore[no-any-return]
+        below: Tensor = torch.ops.aten.max_pool2d_with_indices_backward(*given)
+        return below
 
 
 class _Elementwise:
@@ -210,7 +224,8 @@ class _Other:
         return self._value.detach()
 
     def back(self, slope: Tensor, needed: bool) -> Tensor:
-        return torch.autograd.grad(self._value, self._given, slope)[0]
+        (below,) = torch.autograd.grad(self._value, self._given, slope)
+        return below
 
 
 def chain_of(objective: Objective, layout: Layout) -> Chain | None:

@@ -49,13 +49,13 @@ class Conversations:
             wait = self._sessions.send(dst, message, tag)
         except Departed as error:
             return Waiting(lambda: None, partial(_raise, error))
+        node.trace.sent(node.rank, dst, size_in_bytes(message), start, node.now())  # not when it is awaited
 
         def block() -> None:
             with node.waiting(f"send to rank {dst} (tag {tag})"):
                 wait()
 
         def through() -> None:
-            node.trace.sent(node.rank, dst, size_in_bytes(message), start, node.now())
             node.trace.busy(node.rank, "sending", start, node.now())
 
         return Waiting(through, block)

@@ -237,6 +237,15 @@ class Store:
         if before is not None:
             (self._folder / before).unlink(missing_ok=True)
 
+    def let_go(self) -> None:
+        """Let go of all replies that no state has used: nothing will be made of them any more."""
+        kept = self.accepted()
+        self._db.execute("BEGIN")
+        with self._db:
+            self._db.execute("DELETE FROM replies")
+        for reply in kept:
+            reply.path.unlink(missing_ok=True)
+
 
 def completed(part: Path, path: Path) -> None:
     """Give a reply that is all there its name, on the disk."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from quorate import checkpoint
 from quorate.errors import QuorateError
 from quorate.federated.alone import alone, pooled
 from quorate.federated.client import Client
-from quorate.federated.evaluation import spread
+from quorate.federated.evaluation import Own, spread
 from quorate.federated.local import Train
 from quorate.federated.record import read_rounds
 from quorate.federated.summary import Found, Values, summary
@@ -69,7 +70,11 @@ class Comparison:
         self._clients, self._shards, self._settings = clients, shards, settings
         self._train = train or clients.train
         self._chosen = sampled(len(shards), settings.clients, clients.training.rand)
-        self._owns = [clients.measuring.own(client, shard) for client, shard in enumerate(shards)]
+
+    @cached_property
+    def _owns(self) -> list[Own]:
+        own = self._clients.measuring.own
+        return [own(client, shard) for client, shard in enumerate(self._shards)]
 
     def federated(self, parameters: Tensor, memory: Callable[[int], Tree]) -> Values:
         """Measure a federation's model; if clients have models of their own, these, of a sample of clients.

@@ -78,6 +78,7 @@ class Measuring:
         self._measure: Callable[[Tensor, Tensor], float] = task.metrics[self.name] if self.rises else self._loss
         self._keys = _Keys(task.train, task.test)
         self._classes, self._of_train, self._of_test = _classes(task.train.y, task.test.y)
+        self._tested = torch.bincount(self._of_test, minlength=self._classes) > 0 if self._classes else None
 
     def own(self, client: int, shard: Tensor) -> Own:
         """Return what a client is tested on.
@@ -91,9 +92,9 @@ class Measuring:
         positions = self._keys.tested(shard)
         if positions is not None:
             return Own("keys", positions)
-        if self._classes and self.rises:
+        if self._tested is not None and self.rises:
             counts = torch.bincount(self._of_train[shard], minlength=self._classes).double()
-            counts *= torch.bincount(self._of_test, minlength=self._classes) > 0
+            counts *= self._tested
             return Own("labels", shard[:0], counts / counts.sum())
         return Own("all", torch.arange(len(self._training.task.test)))
 

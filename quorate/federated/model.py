@@ -10,6 +10,7 @@ from torch import Tensor
 
 from quorate.aggregators import what_it_needs
 from quorate.algorithms import Algorithm, Combined
+from quorate.codecs.identity import Identity
 from quorate.errors import QuorateError
 from quorate.exchange import Exchange
 from quorate.federated import Reply
@@ -97,7 +98,8 @@ class Model:
         ):
             at = At(round, 0, self._size, self._training.rand.fold("downlink"))
             state = self._said[name] if name in self._said else self._downlink.init(tensor)
-            said[name], self._said[name] = self._downlink.say(tensor.clone(), state, at)
+            given = tensor if isinstance(self._downlink.codec, Identity) else tensor.clone()  # only read, or given away
+            said[name], self._said[name] = self._downlink.say(given, state, at)
         return said
 
     def flaw(self, reply: Reply) -> str | None:

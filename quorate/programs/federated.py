@@ -153,6 +153,7 @@ async def federated(
     wanted = Wanted(cohort, over_selection, quorum, max_staleness if late == "buffer" else 0)
     start, state = server.restore(model.state())
     model.load(state)
+    del state  # which would hold the first parameters to the end
     for number in range(start, rounds):
         factor = learning_rate(number, server.size)
         request = Request(number, model.broadcast(number), {} if factor == 1 else {"factor": factor})

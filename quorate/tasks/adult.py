@@ -1,7 +1,7 @@
 """UCI Adult: does a person earn more than 50,000 dollars a year? What people have in common can be an institution.
 
-Source of the data: Becker and Kohavi, "Adult", UCI Machine Learning Repository, 1996, from the US census of 1994. It has
-sensitive attributes: who is served badly is worth a look.
+Source of the data: Becker and Kohavi, "Adult", UCI Machine Learning Repository, 1996, from the US census of 1994. Some
+attributes are sensitive: who is served badly is worth a look.
 """
 
 from __future__ import annotations

@@ -44,6 +44,7 @@ def shakespeare(
     length: int = 64,
     embedding: int = 32,
     hidden: int = 96,
+    speakers: int | None = None,
 ) -> Task:
     """Predict each next character of what a speaker says, all turns of a speaker joined; names are not in the text.
 
@@ -53,6 +54,8 @@ def shakespeare(
         length: characters of a sequence; a rest that is shorter is left out, and so are speakers of no more.
         embedding: length of a character's vector.
         hidden: units of the recurrent layer.
+        speakers: the so many with the most text, of equal ones those who speak first, are kept; None: all. With as
+            many clients, each is one speaker, with text to train and to be tested on.
 
     Returns:
         A task with x (n, length), int64, characters numbered from 0 in the order of Unicode; y (n, length), the same
@@ -67,7 +70,7 @@ def shakespeare(
         if not 1 <= value <= 2**16:
             raise RecipeError(f"{name} is a whole number from 1 to {2**16}; got {value}", f"set {name} = {usual}")
     path = find(data, file)
-    spoken = read_turns(path)
+    spoken = _most(read_turns(path), speakers)
     alphabet = sorted(set().union(*spoken.values()))
     if sum(map(len, spoken.values())) * 16 > LIMIT:
         raise DataError(f"`{path}` holds sequences of more than {LIMIT} bytes", "split the file")
@@ -93,6 +96,23 @@ def shakespeare(
         test=_part(whole, last),
         metrics={"accuracy": accuracy},
     )
+
+
+def _most(spoken: dict[str, str], speakers: int | None) -> dict[str, str]:
+    """Keep those who say most, in the order of first turns.
+
+    Raises:
+        RecipeError: if there are not so many speakers, or it would be none.
+    """
+    if speakers is None:
+        return spoken
+    if not 1 <= speakers <= len(spoken):
+        raise RecipeError(
+            f"speakers is how many of the {len(spoken)} are kept, at least 1; got {speakers}",
+            f"set speakers = {min(64, len(spoken))}, or leave it out",
+        )
+    kept = set(sorted(spoken, key=lambda name: -len(spoken[name]))[:speakers])
+    return {name: text for name, text in spoken.items() if name in kept}
 
 
 def _part(data: Data, chosen: Tensor) -> Data:

@@ -7,11 +7,13 @@ from dataclasses import FrozenInstanceError, fields, replace
 import pytest
 import torch
 from safetensors.torch import load, save
+from torch import nn
 
 from quorate import parts
 from quorate.algorithms import Combined
 from quorate.codecs.error_feedback import ErrorFeedback
 from quorate.codecs.top_k import TopK
+from quorate.engines.cohorts import Cohorts
 from quorate.exchange import Exchange
 from quorate.federated.client import Asked
 from quorate.trees import branch, flatten, leaves, map_tree, nest
@@ -35,8 +37,14 @@ def begun(algorithm, dtype=torch.float32, **settings) -> Federation:
 
 
 def same(one, other) -> bool:
+    """Whether two trees hold the same tensors; NaN, by which a server's state says "not known", is like NaN."""
     a, b = flatten(one), flatten(other)
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+    return a.keys() == b.keys() and all(_equal(a[name], b[name]) for name in a)
+
+
+def _equal(one: torch.Tensor, other: torch.Tensor) -> bool:
+    alike = (one.shape, one.dtype) == (other.shape, other.dtype)
+    return alike and torch.allclose(one, other, rtol=0, atol=0, equal_nan=True)
 
 
 def copied(tree):
@@ -238,3 +246,16 @@ def test_a_clients_own_parameters_are_found_without_writing_to_anything(algorith
     assert same(memory, before)
     assert torch.equal(algorithm.personal(parameters, {}, layout), given)
     assert torch.equal(algorithm.personal(parameters, memory, layout), found)
+
+
+@law
+def test_a_cohort_that_is_trained_together_comes_to_the_same(algorithm):
+    task = classes(lambda: nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)).double(), dtype=torch.float64)
+    made = Federation(algorithm, training(task, 4, unequal=True), batch=4)
+    made.round([0, 1])
+    asked, cohorts = made.asked([0, 1, 3]), Cohorts(made.made.gradient)
+    together = made.client.answers(asked, cohorts)
+    assert not cohorts.reasons
+    for (memory, answer), (other, alike) in zip(made.answers(asked), together, strict=True):
+        for one, another in ((memory, other), (said(answer), said(alike))):
+            torch.testing.assert_close(flatten(one), flatten(another), rtol=0, atol=1e-12)

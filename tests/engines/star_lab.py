@@ -59,6 +59,7 @@ metrics = 1
 evaluate = 0
 [comparison]
 alone = false
+patience = 3.0
 pooled = false
 [federation]
 absence = 0.4

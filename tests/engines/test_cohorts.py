@@ -11,7 +11,6 @@ from torch.nn import functional
 
 from quorate.engines import cohorts
 from quorate.engines.cohorts import Cohorts
-from quorate.engines.cohorts_products import plus_product, times
 from quorate.federated.local import LocalWork, Trained, train
 from quorate.federated.unfolded import Unfolded
 from quorate.gradient import TaskError
@@ -256,24 +255,3 @@ def test_labels_out_of_range_are_the_tasks_failure():
 
 def test_no_work_is_no_work():
     assert Cohorts(training("mlp").gradient)([]) == []
-
-
-@given(
-    k=st.integers(1, 90), o=st.integers(1, 300), i=st.integers(1, 300), turned=st.booleans(), seed=st.integers(0, 99)
-)
-@settings(deadline=None, max_examples=40)
-def test_products_are_products(k, o, i, turned, seed):
-    x, weight, bias = randn(k, i, seed=seed), randn(o, i, seed=seed + 1), randn(o, seed=seed + 2)
-    left, total = randn(k, o, seed=seed + 3), randn(o, i, seed=seed + 4)
-    if turned:
-        x, weight = x.T.contiguous().T, weight.T.contiguous().T
-    wanted = (x.double() @ weight.double().T + bias.double()).float()
-    torch.testing.assert_close(times(x, weight, bias), wanted, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(
-        times(x[:, : i // 2 + 1], weight[:, : i // 2 + 1]),
-        x[:, : i // 2 + 1] @ weight[:, : i // 2 + 1].T,
-        rtol=1e-4,
-        atol=1e-4,
-    )
-    sum_ = (total.double() + left.double().T @ x.double()).float()
-    torch.testing.assert_close(plus_product(total, left, x), sum_, rtol=1e-4, atol=1e-4)

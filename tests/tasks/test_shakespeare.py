@@ -86,6 +86,21 @@ def test_an_alphabet_that_repeats_is_learned(folder):
     assert measures_after(task, [torch.arange(46)] * 60, lr=0.03)["accuracy"] > 0.8
 
 
+def test_the_speakers_with_the_most_text_are_kept(folder):
+    task = shakespeare(data=folder, speakers=2, **SMALL)
+    assert task.train.key.unique().tolist() == task.test.key.unique().tolist() == [0, 1]
+    assert (len(task.train), len(task.test)) == (27 + 18, 3 + 2)
+    assert len(natural(task.train, 2, Rand(0))[0]) == 27
+
+
+@pytest.mark.parametrize("speakers", [0, 5])
+def test_refuses_more_speakers_than_there_are(speakers, folder):
+    with pytest.raises(RecipeError) as error:
+        shakespeare(data=folder, speakers=speakers, **SMALL)
+    assert error.value.problem == f"speakers is how many of the 4 are kept, at least 1; got {speakers}"
+    assert error.value.hint == "set speakers = 4, or leave it out"
+
+
 @pytest.mark.parametrize("name", ["length", "embedding", "hidden"])
 def test_refuses_numbers_out_of_range(name, folder):
     for value in (0, 10**9):
