@@ -11,6 +11,7 @@ of a synchronous server, one that asks more than it needs, one with a deadline t
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import resource
@@ -111,10 +112,8 @@ def simulated(program: Any, training: Training, cluster: Cluster, recorder: Any 
         train=train,
         availability=partial(day_and_night, there=36_000.0),
     )
-    try:
+    with contextlib.suppress(Enough):
         simulator.run(lambda server: program(server, training, exchange))
-    except Enough:
-        pass
     wall = time.perf_counter() - began
     return {
         "wall_seconds": wall,

@@ -124,7 +124,12 @@ class Server(Protocol):
         """Wait until other clients are present than now; False if `until` (seconds of `now`) passes first."""
 
     def ask(self, clients: Sequence[int], request: Request) -> None:
-        """Begin to ask clients; one that has answered this round's request before (see `asked`) is not asked again."""
+        """Begin to ask clients.
+
+        One that has answered this round's request before (see `asked`) is not asked again; one that is busy with an
+        earlier request, which was not released, goes on with that. Requests of several calls in one round share their
+        tensors, and may differ in their numbers.
+        """
 
     async def reply(self, until: float = inf) -> Reply | Gone | None:
         """Wait for the next reply, to any request; None if `until` passes first, or nobody who was asked is left."""
