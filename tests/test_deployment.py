@@ -54,7 +54,7 @@ def write_recipe(tmp_path, rounds):
 
 def said(process):
     """Wait for a process to end; return its exit status and what it said."""
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=120)
     return process.returncode, out + err
 
 
