@@ -88,10 +88,10 @@ def test_nothing_is_lost_or_counted_twice_when_server_and_clients_are_killed(tmp
                 server.kill()
                 server.join()
                 server = started(serve, where, identities, port)
-        server.join(60)
+        server.join(90)
         assert server.exitcode == 0
         for each in clients[1:]:  # the first one may have come back too late to hear of the end
-            each.join(10)
+            each.join(30)
             assert each.exitcode == 0
     finally:
         for each in (server, *clients):
