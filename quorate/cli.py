@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from quorate import cli_elastic, cli_federation, cli_showing, cli_using
+from quorate import cli_elastic, cli_federation, cli_flower, cli_showing, cli_using
 from quorate.cli_shared import (
     Data,
     Json,
@@ -167,6 +167,7 @@ for _show in (cli_showing.check, cli_showing.compare, cli_showing.report):
     app.command()(_show)
 app.command("list")(cli_showing.list_parts)
 app.add_typer(cli_federation.app)
+app.add_typer(cli_flower.app)
 for _use in (cli_using.predict, cli_using.export):
     app.command()(_use)
 

@@ -1,4 +1,4 @@
-"""A federation on Flower: the server's program inside a ServerApp, which pushes messages to nodes and polls for replies.
+"""A federation on Flower: the server's program in a ServerApp, which pushes messages to nodes and polls for replies.
 
 Flower knows nodes, not clients: each node is asked once who it is. What has been accepted and committed is on the disk
 when the call returns, so that a run which Flower can't resume goes on in another one of Flower's runs.

@@ -1,7 +1,7 @@
 """A client of a federation as Flower starts it: a process for each message, which finds its memory on the disk.
 
-Flower tells no client what has become of its reply. So each request says which reply was accepted last: if it is the one
-that is kept here, the memory after it takes the memory's place; else it has not happened.
+Flower tells no client what has become of its reply. So each request says which reply was accepted last: if it is the
+one that is kept here, the memory after it takes the memory's place; else it has not happened.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class FlowerClient:
     Args:
         number: its own, from 0.
         part: how it answers.
-        homes: the folder of all that it keeps, by run; it outlasts Flower's runs, of which a resumed federation has many.
+        homes: the folder of what it keeps, by run; not of Flower's runs, of which a resumed federation has several.
     """
 
     number: int

@@ -47,6 +47,7 @@ class Job:
     content: bytes
     since: float = 0.0
     message: str | None = None
+    node: int | None = None
     over: bool = False
 
 
@@ -172,7 +173,7 @@ class Nodes:
         ]
         pushed = list(self._grid.push_messages(messages))
         for place, job in enumerate(due):
-            job.message = pushed[place] if place < len(pushed) else None
+            job.message, job.node = pushed[place] if place < len(pushed) else None, self._node[job.client]
             if not job.message:
                 self._gone(job, "Flower did not take the message for it")
 
@@ -205,10 +206,10 @@ class Nodes:
         for job in self.jobs.values():
             if job.over:
                 continue
-            node = self._node.get(job.client)
+            node = self._node.get(job.client) if job.node is None else job.node
             grace = settings.homecoming if node is None else settings.absence
-            away_since = self._began if node is None else self._seen[node]
-            if now - max(away_since, job.since) > grace and not self._here(job.client):
+            seen = self._began if node is None else self._seen[node]
+            if seen < self._looked and now - max(seen, job.since) > grace:
                 self._gone(job, f"it was away for {grace:g} seconds")
             elif now - job.since > settings.answer:
                 self._gone(job, f"it has not answered for {settings.answer:g} seconds")
