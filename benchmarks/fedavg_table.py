@@ -10,7 +10,7 @@ the settings that were best with seed 0, and is then run with other seeds, which
 accuracy over the last fifth of the rounds, because single rounds jump.
 
 What it needs: --data (or QUORATE_DATA) with mnist/. Two runs at once, one thread each, cheap ones first; --minutes ends
-it in time: a run that is broken off says how far it has come. --cnn includes the CNN, a hundred times as dear.
+it in time: a run that is broken off says how far it has come. --models 2nn cnn includes the CNN, fifty times as dear.
 """
 
 from __future__ import annotations
@@ -177,8 +177,7 @@ def do(planned: list[Run], data: Path, until: float, raw: Path | None) -> dict[R
 
 def table(options: argparse.Namespace, until: float) -> None:
     """Print rounds to the target."""
-    models = ["2nn", *(["cnn"] if options.cnn else [])]
-    cases = [(m, p, e) for m in models for e in options.epochs for p in options.partitions]
+    cases = [(m, p, e) for m in options.models for e in options.epochs for p in options.partitions]
     planned = [Run(m, p, e, lr, options.rounds or MOST[m], TARGETS[m]) for m, p, e in cases for lr in options.lr]
     done = do(planned, options.data, until, options.json)
     print(f"\n{'':24}{'source':>8}  rounds to the target, by learning rate")
@@ -251,7 +250,7 @@ def main() -> None:
     """Print tables, and figures as lines of JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", default=["table", "skewed"], choices=["table", "skewed"])
-    parser.add_argument("--cnn", action="store_true", help="the CNN, too")
+    parser.add_argument("--models", nargs="+", default=["2nn"], choices=["2nn", "cnn"], help="of the table")
     parser.add_argument("--epochs", nargs="+", type=int, default=[1, 5], help="E, of the table")
     parser.add_argument("--partitions", nargs="+", default=["iid", "shards"], choices=["iid", "shards"])
     parser.add_argument("--lr", nargs="+", type=float, default=[0.05, 0.1, 0.2], help="clients' learning rates")

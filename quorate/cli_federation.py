@@ -145,6 +145,12 @@ def join(
         Path | None,
         typer.Option(help="Folder for what this client remembers; beside the bundle if not given.", show_default=False),
     ] = None,
+    give_up: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS", min=0, help="Stop after so long without contact with the server; never if not given."
+        ),
+    ] = None,
     seed: Seed = None,
 ) -> None:
     """Be a client of a federation, until its run ends; data stays here."""
@@ -154,7 +160,7 @@ def join(
 
     try:
         measures = deployment.join(
-            bundle, runs.changed(recipe, seed, None), data, deployment.part_of(part), home, told=_told
+            bundle, runs.changed(recipe, seed, None), data, deployment.part_of(part), home, give_up, _told
         )
     except KeyboardInterrupt:
         _told("left; the same command comes back")
@@ -195,7 +201,7 @@ def resume(run: Path, data: Path | None, as_json: bool) -> None:
 @contextmanager
 def _stopping() -> Iterator[None]:
     """Take it for a good end if an operator has stopped the server."""
-    from quorate.deployment import Stopped
+    from quorate.engines.federation import Stopped
 
     try:
         yield

@@ -16,7 +16,7 @@ from typing import Any
 from quorate import folder, founding, star
 from quorate.certificates import ClientIdentity, ServerIdentity
 from quorate.engines.control_plane import Control, answering
-from quorate.engines.federation import FederationServer
+from quorate.engines.federation import FederationServer, Stopped
 from quorate.engines.federation_frames import Refusal
 from quorate.engines.federation_status import Status
 from quorate.engines.launch import launch
@@ -82,10 +82,6 @@ def where_is_control(run: Path) -> tuple[str, Path]:
     return str(facts["control"]), Path(facts["identity"])
 
 
-class Stopped(RunError):
-    """An operator has stopped the server."""
-
-
 def serve(
     recipe: Recipe,
     identity: ServerIdentity,
@@ -112,11 +108,8 @@ def serve(
     ports = ports or Ports()
     address, control = ports.of(identity)
     running: list[FederationServer] = []
-    stopped = False
 
     def stop() -> None:
-        nonlocal stopped
-        stopped = True
         running[0].stop("an operator has stopped the server")
 
     @asynccontextmanager
@@ -149,10 +142,8 @@ def serve(
     )
     try:
         return asyncio.run(serving)
-    except RunError as error:
-        if stopped:
-            raise Stopped(error.problem, f"quorate resume {where}") from error
-        raise
+    except Stopped as error:
+        raise Stopped(error.problem, f"quorate resume {where}") from error
 
 
 async def _shut_out(server: FederationServer, identity: ServerIdentity) -> None:
@@ -188,6 +179,7 @@ def join(
     data: Path | None = None,
     part: tuple[int, int] | None = None,
     home: Path | None = None,
+    give_up: float | None = None,
     told: Callable[[str], None] = star.tell,
 ) -> dict[str, float | None]:
     """Be a client of a federation until its run is over; see `quorate.star.join`.
@@ -195,10 +187,11 @@ def join(
     Args:
         bundle: the client's.
         home: what it remembers; None: a folder beside the bundle.
+        give_up: seconds without contact with the server after which to stop; None: never.
     """
     identity = ClientIdentity.load(bundle)
     place = home or bundle.with_name(f"{bundle.stem}-home")
-    return asyncio.run(star.join(identity, recipe, place, data=data, part=part, told=told))
+    return asyncio.run(star.join(identity, recipe, place, data=data, part=part, give_up=give_up, told=told))
 
 
 def resume(

@@ -65,7 +65,7 @@ def strategy(aggregator: Aggregator | None, base: Any = None, codec: Codec | Non
     the node.
 
     Args:
-        aggregator: is given the updates (n, d) and weights (n,), by the samples that clients tell; None: as `base` does.
+        aggregator: is given updates (n, d) and weights (n,), by the samples that clients tell; None: as `base` does.
         base: a Strategy that says who is asked, and combines metrics; None: Flower's FedAvg.
         codec: of the clients' mod, if they have one.
         seed: of the clients' mod.

@@ -144,8 +144,8 @@ def serve(
         The run's result; see `quorate.run.simulate`.
 
     Raises:
-        QuorateError: for a mistake in the recipe, the data or the task, or if nobody is left; the folder is kept, and the
-            run can be gone on with.
+        QuorateError: for a mistake in the recipe, the data or the task, or if nobody is left; the folder is kept, and
+            the run can be gone on with.
     """
     require_federated(recipe)
     torch.set_num_threads(1)

@@ -22,9 +22,10 @@ from pathlib import Path
 from quorate.flower import client_app, server_app
 
 RECIPE = Path(__file__).parent / "recipe.toml"
-client, server = client_app(RECIPE), server_app(RECIPE)
+client = client_app(RECIPE)
+server = server_app(RECIPE)
 '''
-_ENVIRONMENT = """# For SuperLink, SuperNodes and `flwr`: nothing is told to anybody, and nothing installed while an app runs.
+_ENVIRONMENT = """# For SuperLink, SuperNodes and `flwr`: nothing is told to anybody, nothing installed for an app.
 FLWR_TELEMETRY_ENABLED=0
 FLWR_DISABLE_UPDATE_CHECK=1
 FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1

@@ -188,6 +188,11 @@ def finish(
 
 
 def failed(folder: Path, error: BaseException) -> None:
-    """Write down that a run has stopped."""
+    """Write down that a run has come to an end by an error."""
     reason = error.problem if isinstance(error, QuorateError) else f"{type(error).__name__}: {error}"
     update(folder, {"status": "failed", "error": reason})
+
+
+def stopped(folder: Path, why: BaseException) -> None:
+    """Write down that somebody has stopped a run, which can be gone on with."""
+    update(folder, {"status": "stopped", "error": why.problem if isinstance(why, QuorateError) else "interrupted"})

@@ -5,6 +5,7 @@ The server writes the same run folder as a simulation does; what it needs to go 
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import sys
@@ -18,9 +19,10 @@ import torch
 import quorate
 from quorate import folder
 from quorate.checkpoint import Checkpoint
-from quorate.engines.federation import FederationServer
+from quorate.engines.federation import FederationServer, Stopped
 from quorate.engines.federation_client import FederationClient
-from quorate.engines.federation_desk import Rules
+from quorate.engines.federation_desk import Desk, Rules
+from quorate.engines.federation_farewell import farewell
 from quorate.engines.federation_part import Bearer, Part
 from quorate.engines.federation_reception import Shown, listening
 from quorate.engines.federation_store import Committed, Store
@@ -101,18 +103,23 @@ async def serve(
         listens: is told the port.
 
     Returns:
-        The run's result; see `quorate.run.simulate`.
+        The run's result; see `quorate.run.simulate`. Of a run that is finished already, when its clients have heard it.
 
     Raises:
-        QuorateError: for a mistake in the recipe, the data or the task, if nobody is left, or the run is stopped; the
-            folder is kept, and the run can be gone on with.
+        Stopped: if the run is stopped.
+        QuorateError: for a mistake in the recipe, the data or the task, or if nobody is left; the folder is kept, and
+            the run can be gone on with.
     """
     require_federated(recipe)
+    if recipe.availability is not None:
+        told("[availability] is for the simulator; real clients are there or not")
     training = training_of(recipe, data)
     if (where / "run.json").exists():
         _require_same(where, recipe)
         facts = folder.read(where)
         if facts["status"] == "finished":
+            with folder.locked(where):
+                await _tell_the_end(where, recipe, identity, address, facts["result"], told, listens)
             return dict(facts["result"])
     else:
         folder.create(
@@ -122,9 +129,41 @@ async def serve(
         folder.update(where, {"status": "running", "error": None, "data": str(data.resolve()) if data else None})
         try:
             return await _served(where, recipe, identity, address, training, progress, told, beside, listens)
+        except (Stopped, asyncio.CancelledError, KeyboardInterrupt) as error:
+            folder.stopped(where, error)
+            raise
         except BaseException as error:
             folder.failed(where, error)
             raise
+
+
+async def _tell_the_end(
+    where: Path,
+    recipe: Recipe,
+    identity: Shown,
+    address: str,
+    result: Mapping[str, Any],
+    told: Told,
+    listens: Callable[[int], None],
+) -> None:
+    """Listen for the clients of a finished run that have not heard of its end, if there are any."""
+    settings = recipe.federation
+    with closing(Store(where / "federation")) as store:
+        last = store.last()
+        if not last.keys() - store.told():
+            return
+        rules = Rules(store.run, configuration(recipe), lambda kind: {}, settings, told)
+        desk = Desk(recipe.workers, rules, store.path)
+        for client, id in last.items():
+            desk.peers[client].last = id
+        async with listening(desk, identity, rules, address) as port:
+            listens(port)
+            told(f"the run is finished; for {settings.homecoming:g} seconds clients that were away may come to hear it")
+            await farewell(desk, store, _measures(result), settings)
+
+
+def _measures(result: Mapping[str, Any]) -> dict[str, float | None]:
+    return {"accuracy": result["accuracy"], "loss": result["loss"]}
 
 
 def _require_same(where: Path, recipe: Recipe) -> None:
@@ -187,6 +226,7 @@ async def _served(
                     parameters = await server.run(lambda each: program(each, training, exchange))
                     measures = record.finish(parameters)
                     steps, seconds, told_of = record.steps, record.wall_seconds, trace.summary()
+                    server.end_training()
                     if recipe.comparison.clients:
                         compared = await server.run(
                             lambda each: compare(each, clients, parameters, recipe.comparison, where)
@@ -195,7 +235,7 @@ async def _served(
                         folder.update(where, {"comparison": compared})
                         store.let_go()
                     result = folder.finish(where, parameters, training.layout, measures, steps, told_of, seconds)
-                    await server.farewell({"accuracy": result["accuracy"], "loss": result["loss"]})
+                    await server.farewell(_measures(result))
                     return result
 
 

@@ -39,9 +39,15 @@ class Factors:
         self.start, self.count = steps.works[0].start, len(steps.works)
         self._stack, self._steps, self._motion = stack, steps, motion
         n, count, b = steps.index.shape
-        self._slopes = [self.start.new_zeros(n, count * b, layer.width) for layer in stack.layers]
+        self._slopes = [self._rows(layer.width) for layer in stack.layers]
         self._inputs: list[Tensor] = []
         self._squares: Tensor | None = None
+
+    def _rows(self, width: int) -> Tensor:
+        """Return memory of that width for each row of each client, 0 where a client has fewer steps than others."""
+        n, count, b = self._steps.index.shape
+        full = self._steps.active[-1] == n
+        return (self.start.new_empty if full else self.start.new_zeros)(n, count * b, width)
 
     def run(self, data: Data, losses: Losses) -> Tensor:
         """Do all steps, and return the losses (n, T), 0 where there was none."""
@@ -51,7 +57,7 @@ class Factors:
         history = scale.new_zeros(n, count)
         x, y = taken(data, steps.index.flatten(1))
         x = self._stack.inputs(x)
-        self._inputs = [x, *(x.new_zeros(n, count * b, layer.width) for layer in layers[:-1])]
+        self._inputs = [x, *(self._rows(layer.width) for layer in layers[:-1])]
         ahead = self._from_start(layers[0], x)
         for step in range(count):
             m, here, before = steps.active[step], slice(step * b, step * b + b), slice(0, step * b)

@@ -10,14 +10,15 @@ import asyncio
 import concurrent.futures
 import hashlib
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from math import inf
 from typing import Any, TypeVar, cast
 
 from quorate.engines import Recorder, stopped
 from quorate.engines.federation_blobs import Blob
 from quorate.engines.federation_desk import Desk, Job, Rules, waited
-from quorate.engines.federation_frames import Ask, End, Refusal
+from quorate.engines.federation_farewell import farewell
+from quorate.engines.federation_frames import Ask
 from quorate.engines.federation_link import Broadcast, places_of
 from quorate.engines.federation_status import Status
 from quorate.engines.federation_store import Store, StoredReply
@@ -27,10 +28,13 @@ from quorate.federated import Gone, Reply, Request, Server
 from quorate.federated.record import Rounds
 from quorate.trace import Trace
 from quorate.trees import Tree
+from quorate.wire import Message
 
 T = TypeVar("T")
-_FAREWELL = 2.0  # seconds for which clients that are away may come back to hear that the run is over
-_POLL = 0.05  # seconds
+
+
+class Stopped(RunError):
+    """Somebody has stopped the run, which can be gone on with."""
 
 
 class FederationServer:
@@ -66,7 +70,7 @@ class FederationServer:
         self._accuracy: float | None = None
         self._shown: list[int] = []
         self._loop = asyncio.get_running_loop()
-        self._last: tuple[Request, Broadcast] | None = None
+        self._last: tuple[Mapping[str, Message], Blob] | None = None
         self._stop: RunError | None = None
         self._over = False
         for client, id in store.last().items():
@@ -102,33 +106,36 @@ class FederationServer:
     def ask(self, clients: Sequence[int], request: Request) -> None:
         """See `Server`."""
         broadcast = self._broadcast(request)
-        new = self._store.ask(clients, request.round, request.kind, broadcast.header.id)
+        free = self._at_desk(lambda: self.desk.free(clients, broadcast.header.id))
+        new = self._store.ask(free, request.round, request.kind, broadcast.header.id)
         self._record.asked(new, request.bytes)
         now = self.now()
         for client in new:
             self._trace.sent(self.size, client, request.bytes, now, now)
-        self._at_desk(lambda: self._assign(new, broadcast))
+        self._at_desk(lambda: self._assign(new, set(free).difference(new), broadcast))
 
-    def _assign(self, clients: Sequence[int], broadcast: Broadcast) -> None:
+    def _assign(self, clients: Sequence[int], answered: Collection[int], broadcast: Broadcast) -> None:
         for client in clients:
             self.desk.assign(client, broadcast)
+        for client in sorted(answered):  # which the program would wait for in vain
+            self.desk.arrivals.append(Gone(client, broadcast.header.round, "it has answered this round before"))
 
     def _broadcast(self, request: Request) -> Broadcast:
-        if self._last is None or self._last[0] is not request:
-            blob = Blob(request.tensors, self._rules.settings.chunk)
-            told: dict[str, Any] = {
-                "round": request.round,
-                "what": request.kind,
-                "numbers": dict(request.numbers),
-                "tensors": blob.specs,
-                "bytes": blob.bytes,
-                "chunk": blob.chunk,
-                "chunks": blob.chunks,
-            }
-            unnamed = Ask(id="0" * 32, **told).model_dump_json()
-            ask = Ask(id=hashlib.sha256(unnamed.encode()).hexdigest()[:32], **told)
-            self._last = request, Broadcast(ask, blob, places_of(blob.chunks))
-        return self._last[1]
+        if self._last is None or self._last[0] is not request.tensors:
+            self._last = request.tensors, Blob(request.tensors, self._rules.settings.chunk)
+        blob = self._last[1]
+        told: dict[str, Any] = {
+            "round": request.round,
+            "what": request.kind,
+            "numbers": dict(request.numbers),
+            "tensors": blob.specs,
+            "bytes": blob.bytes,
+            "chunk": blob.chunk,
+            "chunks": blob.chunks,
+        }
+        unnamed = Ask(id="0" * 32, **told).model_dump_json()
+        ask = Ask(id=hashlib.sha256(unnamed.encode()).hexdigest()[:32], **told)
+        return Broadcast(ask, blob, places_of(blob.chunks))
 
     async def reply(self, until: float = inf) -> Reply | Gone | None:
         """See `Server`."""
@@ -184,8 +191,8 @@ class FederationServer:
         """See `Server`."""
         self._done, state, _ = self._recorder.restore(0, state, {})
         self._first_round = self._done
-        asked = self._store.asked(self._done)
-        self._record.asked(asked, 0)
+        again = {each.client for each in self._store.open_asks()}
+        self._record.asked([client for client in self._store.asked(self._done) if client not in again], 0)
         for reply in self._store.accepted():
             self._record.accepted(reply.client)
         return self._done, state
@@ -242,7 +249,7 @@ class FederationServer:
 
     def stop(self, why: str) -> None:
         """End the run where the program next waits; it can be resumed."""
-        self._stop = RunError(why, "`quorate resume` goes on with the run")
+        self._stop = Stopped(why, "`quorate resume` goes on with the run")
         self.desk.changed.set()
 
     def evaluated(self, measures: Mapping[str, float]) -> None:
@@ -279,19 +286,13 @@ class FederationServer:
         finally:
             watching.cancel()
 
+    def end_training(self) -> None:
+        """Let go of clients that still work when the program is through, on the event loop."""
+        for each in self._store.open_asks():
+            self._store.close_asks([each.client], each.round, each.kind, "over")
+            self.desk.drop(each.client, "the training is over")
+
     async def farewell(self, measures: Mapping[str, float | None]) -> None:
-        """Tell all clients that the run is over; those that were here and are away may come back for a moment."""
+        """Tell all clients that the run is over; see `federation_farewell`."""
         self._over = True
-        told: set[int] = set()
-        until = time.monotonic() + _FAREWELL
-        while time.monotonic() < until:
-            for peer in self.desk.peers:
-                if peer.link is not None and peer.number not in told:
-                    peer.link.say(End(measures=dict(measures)))
-                    told.add(peer.number)
-            if all(peer.seen is None or (peer.number in told and peer.link is None) for peer in self.desk.peers):
-                return
-            await asyncio.sleep(_POLL)
-        for peer in self.desk.peers:
-            if peer.link is not None:
-                peer.link.close(Refusal(why="the run is over", final=True))
+        await farewell(self.desk, self._store, measures, self._rules.settings)

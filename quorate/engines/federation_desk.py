@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
@@ -107,14 +107,20 @@ class Desk:
         """Return whether a reply may still come."""
         return any(peer.job is not None and not peer.job.arrived for peer in self.peers)
 
+    def free(self, clients: Sequence[int], id: str) -> list[int]:
+        """Return those of clients who are busy with nothing, or with this very request since before a crash."""
+        jobs = {client: self.peers[client].job for client in clients}
+        return [client for client, job in jobs.items() if job is None or (job.id == id and not job.arrived)]
+
     def assign(self, client: int, broadcast: Broadcast) -> None:
         """Ask a client, or go on asking after a crash."""
         peer, ask = self.peers[client], broadcast.header
-        if peer.job is not None and peer.job.id == ask.id:
-            peer.job.broadcast = broadcast
-        else:
-            self.drop(client, "another request has taken its place")
+        if peer.job is None:
+            for each in [each for each in self.arrivals if isinstance(each, Gone)]:
+                if (each.client, each.round) == (client, ask.round):
+                    self.arrivals.remove(each)  # it is asked again before the program has heard of its loss
             peer.job = Job(ask.id, ask.round, ask.what, time.monotonic(), broadcast)
+        peer.job.broadcast = broadcast
         if peer.link is not None and not peer.job.arrived and peer.busy != ask.id:
             peer.busy = ask.id
             peer.link.send(broadcast)
@@ -150,6 +156,8 @@ class Desk:
                 peer.upload.drop()
                 peer.upload = None
         peer.over.append(id)
+        if peer.busy == id:
+            peer.busy = None
         if peer.link is not None:
             peer.link.forget(id)
             peer.link.say(verdict)

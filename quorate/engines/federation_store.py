@@ -32,6 +32,7 @@ CREATE TABLE IF NOT EXISTS replies (
     client INTEGER, round INTEGER, kind TEXT, id TEXT NOT NULL, numbers TEXT NOT NULL, specs TEXT NOT NULL,
     PRIMARY KEY (client, round, kind));
 CREATE TABLE IF NOT EXISTS last (client INTEGER PRIMARY KEY, id TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS told (client INTEGER PRIMARY KEY);
 """
 _SPECS = TypeAdapter(tuple[Spec, ...])
 
@@ -153,6 +154,16 @@ class Store:
     def last(self) -> dict[int, str]:
         """Return the last request of each client whose reply was accepted."""
         return {int(client): str(id) for client, id in self._db.execute("SELECT client, id FROM last")}
+
+    def told(self) -> set[int]:
+        """Return the clients that have heard that the run is over."""
+        return {int(client) for (client,) in self._db.execute("SELECT client FROM told")}
+
+    def tell(self, clients: Iterable[int]) -> None:
+        """Note that clients have heard that the run is over."""
+        self._db.execute("BEGIN")
+        with self._db:
+            self._db.executemany("REPLACE INTO told VALUES (?)", [(client,) for client in clients])
 
     def open_asks(self) -> list[OpenAsk]:
         """Return the requests that are not answered, one of a client."""

@@ -194,7 +194,8 @@ class Network:
     def _fill(self, flows: dict[int, Flow], stopped: set[int]) -> dict[int, float]:
         """Progressive filling: freeze the flows of the port with the smallest share, and go on with the rest."""
         rates = dict.fromkeys(stopped, 0.0)
-        waiting = {port: set(self._at[port]) - stopped for flow in flows.values() for port in flow.ports or ()}
+        ports = dict.fromkeys(port for flow in flows.values() for port in flow.ports or ())
+        waiting = {port: set(self._at[port]) - stopped for port in ports}
         left = {port: self._capacity[port] for port in waiting}
         if self._both_ways:
             for node, way in left:

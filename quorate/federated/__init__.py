@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import inf
 from typing import Protocol
 
@@ -33,7 +34,7 @@ class Request:
     numbers: Mapping[str, float] = field(default_factory=dict)
     kind: str = "train"
 
-    @property
+    @cached_property
     def bytes(self) -> int:
         """The bytes of what is broadcast, as sent."""
         return sum(size_in_bytes(message) for message in self.tensors.values())
@@ -76,7 +77,7 @@ class Answer:
         """See `Reply`."""
         return self.messages[name]
 
-    @property
+    @cached_property
     def bytes(self) -> int:
         """The bytes of the updates, as sent."""
         return sum(size_in_bytes(message) for message in self.messages.values())

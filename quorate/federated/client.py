@@ -162,7 +162,7 @@ class Client:
             numbers: the request's.
         """
         training = self.training
-        kept, _ = split(shard, self.held_out, client, training.rand)
+        kept = split(shard, self.held_out, client, training.rand)[0] if self.held_out else shard
         return Local(
             client,
             round,
@@ -177,7 +177,7 @@ class Client:
 
     def samples(self, client: int, shard: Tensor) -> int:
         """Return how many samples a client trains on."""
-        return len(split(shard, self.held_out, client, self.training.rand)[0])
+        return (split(shard, self.held_out, client, self.training.rand)[0] if self.held_out else shard).shape[0]
 
     def personal(self, parameters: Tensor, memory: Tree) -> Tensor:
         """Return the parameters (d,) that a client uses: the server's, or its own.

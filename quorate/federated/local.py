@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
+from typing import Literal, overload
 
 import torch
 from torch import Tensor
@@ -45,7 +45,7 @@ class LocalWork:
     """
 
     start: Tensor
-    orders: tuple[Tensor, ...]
+    orders: Sequence[Tensor]
     batch: int | Literal["full"]
     optimizer: Optimizer
     rand: Rand
@@ -74,8 +74,9 @@ class LocalWork:
     def sizes(self) -> list[int]:
         """The sizes of the batches, in order."""
         sizes = list[int]()
-        for order in self.orders:
-            n = order.shape[0]
+        orders = self.orders
+        lengths = orders.lengths if isinstance(orders, Shuffled) else [order.shape[0] for order in orders]
+        for n in lengths:
             size = n if self.batch == "full" else self.batch
             sizes += [size] * (n // size if size else 0)
             if size and n % size:
@@ -86,6 +87,42 @@ class LocalWork:
     def samples(self) -> int:
         """How many gradients of single samples it takes, which is what computing costs."""
         return sum(self.sizes)
+
+
+class Shuffled(Sequence[Tensor]):
+    """A client's samples in a new random order for each epoch, drawn when it is asked for.
+
+    Args:
+        shard: (n,), positions of the samples.
+        streams: of the epochs.
+    """
+
+    def __init__(self, shard: Tensor, streams: Sequence[tuple[Rand, tuple[str | int, ...]]]) -> None:
+        self._shard, self._streams = shard, streams
+        self._orders: list[Tensor] | None = None
+
+    @property
+    def lengths(self) -> list[int]:
+        """How many samples each epoch has."""
+        return [self._shard.shape[0]] * len(self._streams)
+
+    @overload
+    def __getitem__(self, place: int) -> Tensor: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[Tensor]: ...
+
+    def __getitem__(self, place: int | slice) -> Tensor | list[Tensor]:
+        """Return an epoch's order (n,), or those of several."""
+        if self._orders is None:
+            n = self._shard.shape[0]
+            drawn = (torch.randperm(n, generator=rand.fold(*names).generator()) for rand, names in self._streams)
+            self._orders = [self._shard[order] for order in drawn]
+        return self._orders[place]
+
+    def __len__(self) -> int:
+        """Return how many epochs there are."""
+        return len(self._streams)
 
 
 @dataclass(frozen=True)
@@ -189,7 +226,7 @@ class Local:
     @property
     def samples(self) -> int:
         """How many samples the client has."""
-        return len(self.shard)
+        return self.shard.shape[0]
 
     @property
     def lr(self) -> float:
@@ -223,17 +260,14 @@ class Local:
             share: of the steps that the server allows; works of one round share them.
         """
         count, size = epochs or self.settings.epochs, batch or self.settings.batch
-        orders = []
-        for epoch in range(count):
-            if size == "full":
-                orders.append(self.shard)
-            else:
-                generator = self.rand.fold(purpose, "round", self.round, self.client, epoch).generator()
-                orders.append(self.shard[torch.randperm(len(self.shard), generator=generator)])
+        orders: Sequence[Tensor] = (self.shard,) * count
+        if size != "full":
+            names = (purpose, "round", self.round, self.client)
+            orders = Shuffled(self.shard, [(self.rand, (*names, epoch)) for epoch in range(count)])
         most = self.numbers.get("steps")
         return LocalWork(
             start,
-            tuple(orders),
+            orders,
             size,
             self.settings.optimizer,
             self.rand,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from quorate.exchange import Exchange
 from quorate.federated import Reply
 from quorate.federated.unfolded import Gathered
 from quorate.outer_optimizers import OuterOptimizer
-from quorate.rand import At
+from quorate.rand import At, Rand
 from quorate.selections import Known
 from quorate.training import Training
 from quorate.trees import Tree, branch, leaf
@@ -116,11 +117,11 @@ class Model:
                 update = self._uplink.hear(message, like, self._at(name, reply))
             except (QuorateError, LookupError) as error:
                 return f"its `{name}` can't be decoded: {error}"
-            square = torch.dot(update, update)
-            if not torch.isfinite(square) and not update.isfinite().all():
+            square = float(torch.dot(update, update))
+            if not math.isfinite(square) and not update.isfinite().all():
                 return f"its `{name}` holds NaN or infinity"
             if name == _UPDATE:
-                self._norms[reply.client, reply.round] = float(square) ** 0.5
+                self._norms[reply.client, reply.round] = square**0.5
         return None
 
     def update(
@@ -180,7 +181,12 @@ class Model:
 
 def at_of(training: Training, size: int, name: str, client: int, round: int) -> At:
     """Return where a client says an update of a name."""
-    return At(round, client, size, training.rand.fold("uplink", name))
+    return At(round, client, size, _uplink(training.rand, name))
+
+
+@cache
+def _uplink(rand: Rand, name: str) -> Rand:
+    return rand.fold("uplink", name)
 
 
 def _fits(message: Message, most: Message) -> bool:

@@ -7,6 +7,7 @@ such a tensor gets the numbers as if it were any other; a server that only needs
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any, Protocol
 
 import torch
@@ -45,8 +46,7 @@ class Unfolded(Tensor):
     @staticmethod
     def of(changes: Changes, client: int, *, lost: bool = False) -> Unfolded:
         """Return one client's tensor, which shares what all have in common."""
-        shape = torch.empty(changes.start.shape, dtype=changes.start.dtype, device="meta")
-        made = Tensor._make_subclass(Unfolded, shape)
+        made = Tensor._make_subclass(Unfolded, _without_memory(changes.start.shape, changes.start.dtype))
         made.changes, made.client, made.lost, made._folded = changes, client, lost, None
         return made
 
@@ -107,6 +107,11 @@ class Unfolded(Tensor):
             if self.lost:
                 self._folded.neg_().add_(self.changes.start)
         return self._folded
+
+
+@cache
+def _without_memory(shape: torch.Size, dtype: torch.dtype) -> Tensor:
+    return torch.empty(shape, dtype=dtype, device="meta")
 
 
 def _folded(value: Any) -> Any:

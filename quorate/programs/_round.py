@@ -99,12 +99,14 @@ class Round:
         """Ask clients in place of those that are missing; False if nobody is there, but some may still reply."""
         server, missing = self.server, self.wanted.cohort - len(self.replies)
         now = server.now()
-        until, ready = now + self.asking.patience, now + self.asking.gathering
+        until, ready = now + self.asking.patience, math.inf
         tired = {client for client, times in self.tries.items() if times >= _TRIES}
         patient = self.number == 0 and not self.tries
         while True:
             found = self.asking.candidates(self.settled | self.waiting | tired)
             fresh = [client for client in found if client not in self.tries]
+            if found:
+                ready = min(ready, server.now() + self.asking.gathering)
             if len(fresh) >= missing or (found and (server.now() >= ready or not patient)):
                 break
             patient = True

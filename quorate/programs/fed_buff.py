@@ -182,12 +182,15 @@ class _Buffer:
 
     def resume(self, request: Request) -> None:
         """Go on after a crash: ask those who were at work, unless they still are."""
-        self._replies = list(self._server.accepted())
-        self.working |= dict.fromkeys(self._server.asked(request.round), request.round)
+        server, version = self._server, request.round
+        self._replies = list(server.accepted())
+        self.working |= dict.fromkeys(server.asked(version), version)
         for reply in self._replies:
-            self.working.pop(reply.client, None)
-        self._given = {reply.client for reply in self._replies if reply.round == request.round}
-        self._server.ask(sorted(self.working), request)
+            if self.working.get(reply.client) == reply.round:
+                del self.working[reply.client]
+        server.ask(sorted(self.working), request)
+        self._given = set(server.asked(version))
+        self.working |= dict.fromkeys(self._given & self.working.keys(), version)
 
     async def filled(self, request: Request) -> list[Reply]:
         """Return the replies of one update, in the order of clients.

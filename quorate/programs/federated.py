@@ -136,7 +136,8 @@ async def federated(
         require: what a client must say of itself to be asked, at least, e.g. {samples = 20, memory = 1e9}.
         held_out: share of each client's samples that it does not train on, but is tested on.
         downlink: how the server says what it broadcasts.
-        gathering: seconds that a whole cohort is waited for in the first round, and whenever nobody is present at all.
+        gathering: seconds that a whole cohort is waited for in the first round, and whenever nobody was present at all,
+            from when the first client is there.
         patience: seconds that a round waits for anybody to be present, or to reply late, before it gives up.
 
     Returns:

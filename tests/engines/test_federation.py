@@ -10,7 +10,7 @@ import torch
 
 from quorate import founding, star
 from quorate import run as runs
-from quorate.engines import federation
+from quorate.engines import federation_farewell
 from quorate.engines.federation_frames import Hello, Piece, Ready
 from quorate.errors import QuorateError, RunError
 from tests.engines.star_lab import Lab, Raw, found, lab, offer, piece, recipe, run
@@ -20,7 +20,7 @@ D = 4810  # parameters of the digits model
 
 @pytest.fixture(autouse=True)
 def _short_farewell(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(federation, "_FAREWELL", 0.3)
+    monkeypatch.setattr(federation_farewell, "_MOMENT", 0.3)
 
 
 @pytest.fixture(scope="module")
