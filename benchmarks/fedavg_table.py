@@ -249,6 +249,7 @@ def _late(told: dict[str, Any] | None) -> float:
 def main() -> None:
     """Print tables, and figures as lines of JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="three rounds of each, which say nothing")
     parser.add_argument("--parts", nargs="+", default=["table", "skewed"], choices=["table", "skewed"])
     parser.add_argument("--models", nargs="+", default=["2nn"], choices=["2nn", "cnn"], help="of the table")
     parser.add_argument("--epochs", nargs="+", type=int, default=[1, 5], help="E, of the table")
@@ -266,6 +267,8 @@ def main() -> None:
     if options.data is None:
         sys.exit("error: MNIST is needed\nhint: --data FOLDER")
     options.data = Path(options.data)
+    if options.quick:
+        options.lr, options.epochs, options.partitions, options.rounds, options.seeds = [0.1], [1], ["iid"], 3, 1
     for part in options.parts:
         {"table": table, "skewed": skewed}[part](options, time.time() + 60 * options.minutes)
 

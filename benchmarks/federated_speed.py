@@ -64,6 +64,7 @@ name = "sgd"
 lr = 0.1
 [simulator]
 batching = "vectorised"
+processes = {processes}
 [record]
 metrics = 1
 evaluate = 0
@@ -135,12 +136,12 @@ class Meter:
 
     def _sample(self) -> None:
         while not self._over.wait(0.5):
-            self._peak = max(self._peak, _megabytes())
+            self._peak = max(self._peak, _all_megabytes())
 
     def mark(self) -> None:
         """Note that a round is over."""
         self._times.append(time.time())
-        self._cpu.append(time.process_time())
+        self._cpu.append(time.process_time() + sum(map(_cpu_seconds, _children())))
 
     def say(self) -> None:
         """Print one line of JSON, in the form of the peers."""
@@ -152,7 +153,7 @@ class Meter:
             "cpu_s_per_round": (self._cpu[-1] - self._cpu[0]) / rounds,
             "rounds_per_s": rounds / (self._times[-1] - self._times[0]),
             "startup_s": self._times[0] - self._started - shortest,
-            "peak_rss_mb": max(self._peak, _megabytes()),
+            "peak_rss_mb": max(self._peak, _all_megabytes()),
         }
         print(json.dumps(line), flush=True)
 
@@ -163,8 +164,27 @@ def _age() -> float:
     return float(Path("/proc/uptime").read_text().split()[0]) - ticks / os.sysconf("SC_CLK_TCK")
 
 
-def _megabytes() -> float:
-    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+def _children() -> list[str]:
+    return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+
+
+def _cpu_seconds(process: str) -> float:
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _all_megabytes() -> float:
+    return sum(map(_megabytes, ["self", *_children()]))
+
+
+def _megabytes(process: str) -> float:
+    try:
+        lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
     return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
 
 
@@ -200,7 +220,7 @@ def bare(work: Work) -> None:
     meter.say()
 
 
-def ours(work: Work) -> None:
+def ours(work: Work, processes: int = 1) -> None:
     """Run the recipe as `quorate run` does."""
     meter = Meter()
     with tempfile.TemporaryDirectory() as folder:
@@ -211,6 +231,7 @@ def ours(work: Work) -> None:
             samples=work.clients * work.examples,
             rounds=work.rounds,
             cohort=work.cohort,
+            processes=processes,
         )
         recipe = recipes.parse(text, "federated_speed", Path(folder))
         run.simulate(recipe, work.clients, Path(folder) / "run", progress=lambda round, measures: meter.mark())
@@ -230,7 +251,7 @@ def measured(command: list[str]) -> dict[str, Any] | str:
 def commands(name: str, work: Work, options: argparse.Namespace) -> Iterator[tuple[str, list[str]]]:
     """Yield the contenders and how they are run; say which are missing."""
     own = [sys.executable, __file__, "--work", name, "--rounds", str(work.rounds), "--contender"]
-    yield from (("ours", [*own, "ours"]), ("bare", [*own, "bare"]))
+    yield from (("ours", [*own, "ours", "--processes", str(options.processes)]), ("bare", [*own, "bare"]))
     given = {"model": work.model, "rounds": work.rounds, "clients": work.clients, "examples": work.examples}
     arguments = [f"--{key}={value}" for key, value in given.items()] + [f"--per-round={work.cohort}"]
     for peer, script in PEERS.items():
@@ -313,6 +334,7 @@ def main() -> int:
     options.add_argument("--contender", choices=["ours", "bare"], help=argparse.SUPPRESS)
     options.add_argument("--rounds", type=int, help="of each process")
     options.add_argument("--repeats", type=int, default=5)
+    options.add_argument("--processes", type=int, default=1, help="that ours may use; give it rounds enough to begin")
     options.add_argument("--peers", type=Path, help="folder of the peers' scripts")
     for peer in PEERS:
         options.add_argument(f"--{peer}", type=Path, help="interpreter that has it")
@@ -324,7 +346,7 @@ def main() -> int:
         if given.rounds:
             work = Work(work.model, work.clients, work.examples, work.cohort, given.rounds)
         if given.contender:
-            {"ours": ours, "bare": bare}[given.contender](work)
+            ours(work, given.processes) if given.contender == "ours" else bare(work)
             return 0
         met &= compare(name, work, given)
     for model, clients, examples in (("2nn", 10, 600), ("2nn", 100, 20), ("cnn", 2, 100)):

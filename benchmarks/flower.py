@@ -153,9 +153,9 @@ def measured(where: Path, recipe: Recipe, data: Path | None, killed: bool) -> di
         try:
             if killed:
                 lines = where / "run" / "metrics.jsonl"
-                wait_for("the first round", lambda: lines.exists() and bool(read_lines(lines)), 200)
+                wait_for("the first round", lambda: lines.exists() and bool(read_lines(lines)), 300)
                 found["killed"] = kill(where, lambda command: "flwr-serverapp" in command)
-                running.wait(timeout=200)
+                running.wait(timeout=100)
                 running = flwr_run(where, env, config)
             running.wait(timeout=400)
         finally:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -37,6 +37,7 @@ app = typer.Typer(
     help="Train one PyTorch model on many machines, simulated or real, and see what each way of doing so costs.",
 )
 _INTERRUPTED = 130  # the exit status that shells give to Ctrl-C
+_WRONG_USAGE: type[Any] = next(each for each in typer.BadParameter.__mro__ if each.__base__ is Exception)  # or click's
 _QUIET = {"worker", "member", "join"}  # commands that end with others, or say themselves how to go on
 
 
@@ -181,7 +182,7 @@ def main() -> None:
     except QuorateError as error:
         err_console.print("\n".join([f"error: {error}", *getattr(error, "__notes__", [])]), markup=False)
         sys.exit(1)
-    except typer.TyperException as error:
+    except _WRONG_USAGE as error:
         if error.format_message():  # without any words, the help has been printed
             err_console.print(f"error: {error.format_message()}", markup=False)
         sys.exit(2)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,7 @@ def simulate(
     resumed = checkpoint.latest(where / "checkpoints", 1)
     program, exchange = recipe.program, recipe.exchange
     clients = client_of(program, training, exchange, size)
-    cohorts = Cohorts(training.gradient, exact)
+    cohorts = Cohorts(training.gradient, exact, recipe.simulator.processes)
     comparison = Comparison(clients, training.shards, recipe.comparison, cohorts)
     more = (lambda parameters: comparison.during(parameters, simulator.memory)) if recipe.comparison.during else None
     told = None if progress is None else _with_bytes(progress, trace)
@@ -53,7 +55,7 @@ def simulate(
         interrupted=recipe.simulator.interrupted,
         paranoid=recipe.simulator.paranoid,
     )
-    with closing(record):
+    with closing(record), closing(cohorts), _set_aside():
         parameters = simulator.run(lambda server: program(server, training, exchange))
         measures, seconds = record.finish(parameters), record.wall_seconds
         final_model.keep(where, record.steps, clients, parameters, simulator.memory)
@@ -63,9 +65,21 @@ def simulate(
             folder.update(where, {"comparison": compared})
     if cohorts.reasons:
         folder.update(where, {"one_by_one_because": list(cohorts.reasons)})
+    if cohorts.lost:
+        folder.update(where, {"processes_lost": cohorts.lost})
     result = folder.finish(where, parameters, training.layout, measures, record.steps, trace.summary(), seconds)
     shutil.rmtree(where / FOLDER, ignore_errors=True)
     return result
+
+
+@contextmanager
+def _set_aside() -> Iterator[None]:
+    """Spare what there is, thousands of clients' shards and all modules, the garbage collector's visits meanwhile."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _with_bytes(progress: Progress, trace: Trace) -> Progress:

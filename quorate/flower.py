@@ -25,7 +25,7 @@ except ImportError as error:
 
 from quorate.flower_apps import client_app as client_app
 from quorate.flower_apps import server_app as server_app
-from quorate.flower_pieces import Coding, arrays_of, flat, likeness, replaced
+from quorate.flower_pieces import Coding, arrays_of, flat, likeness, replaced, with_floats
 
 _log = getLogger("flwr")
 Mod = Callable[[Any, Any, Callable[[Any, Any], Any]], Any]
@@ -62,7 +62,7 @@ def strategy(aggregator: Aggregator | None, base: Any = None, codec: Codec | Non
     """Return a Strategy that combines what clients have come to by an aggregator.
 
     Replies that can't be decoded, are unlike the model, or hold NaN or infinity are left out, with a warning that names
-    the node.
+    the node. Arrays of integers, such as counts of batches, are those of the first node's reply.
 
     Args:
         aggregator: is given updates (n, d) and weights (n,), by the samples that clients tell; None: as `base` does.
@@ -103,14 +103,17 @@ class Around(Strategy):  # type: ignore[misc]
             whole.append(reply)
             trained.append(vector)
             weights.append(weight)
+        counts = arrays_of(whole[0].content)[1].copy() if whole else None
         arrays, metrics = self._base.aggregate_train(server_round, [*whole, *failed])
-        if self._aggregator is None or arrays is None or not whole:
+        if counts is None or arrays is None:
             return arrays, metrics
+        if self._aggregator is None:
+            return with_floats(counts, arrays), metrics
         total = sum(weights)
         along = torch.tensor([each / total if total else 1 / len(whole) for each in weights], dtype=torch.float64)
         start = flat(self._start)
         updates = torch.stack([start - vector for vector in trained])
-        return replaced(arrays, start - self._aggregator(updates, along)), metrics
+        return replaced(counts, start - self._aggregator(updates, along)), metrics
 
     def _heard(self, reply: Any) -> tuple[Tensor, float]:
         """Return what a client has come to, (d,), and what it counts; the reply holds it decoded.

@@ -61,11 +61,16 @@ def flat(arrays: Any) -> Tensor:
 
 def replaced(arrays: Any, vector: Tensor) -> Any:
     """Return an ArrayRecord whose floats are those of a vector (d,), in their own dtypes; see `flat`."""
-    offset, new = 0, {}
+    offset, new = 0, dict[str, Any]()
     for name, held in sorted(_floats(arrays).items()):
         part = vector[offset : offset + held.size].numpy().astype(held.dtype).reshape(held.shape)
         new[name], offset = Array(np.ascontiguousarray(part)), offset + held.size
     return ArrayRecord({name: new.get(name, array) for name, array in arrays.items()})
+
+
+def with_floats(arrays: Any, floats: Any) -> Any:
+    """Return an ArrayRecord with the floats of another one, which holds the same names."""
+    return ArrayRecord({name: floats[name] if name in _floats(arrays) else each for name, each in arrays.items()})
 
 
 def likeness(arrays: Any) -> dict[str, tuple[str, tuple[int, ...]]]:

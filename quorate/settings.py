@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -21,6 +21,8 @@ class SimulatorSettings(BaseModel):
         threads: torch's threads; more than one may change the bits.
         interrupted: what becomes of the reply of a federation's client that goes while it works at it: it is "lost", or
             the client "finishes" before.
+        processes: that share the work of a federation's clients where many are trained at once; more than one need
+            their own cores. "auto": a second one when the run turns out to be long enough for it to pay.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -29,6 +31,7 @@ class SimulatorSettings(BaseModel):
     paranoid: bool = False
     threads: int = Field(default=1, ge=1)
     interrupted: Literal["lost", "finishes"] = "lost"
+    processes: Literal["auto"] | Annotated[int, Field(ge=1, le=64)] = "auto"
 
 
 class ProcessSettings(BaseModel):

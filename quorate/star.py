@@ -21,8 +21,8 @@ from quorate import folder
 from quorate.checkpoint import Checkpoint
 from quorate.engines.federation import FederationServer, Stopped
 from quorate.engines.federation_client import FederationClient
-from quorate.engines.federation_desk import Desk, Rules
-from quorate.engines.federation_farewell import farewell
+from quorate.engines.federation_desk import Rules
+from quorate.engines.federation_farewell import tell_the_rest
 from quorate.engines.federation_part import Bearer, Part
 from quorate.engines.federation_reception import Shown, listening
 from quorate.engines.federation_store import Committed, Store
@@ -75,7 +75,9 @@ def require_federated(recipe: Recipe) -> None:
 
 def training_of(recipe: Recipe, data: Path | None) -> Training:
     """Load the task with all its data as one share: what a server evaluates on, and what is a client's own."""
-    return Training(recipe.task(data), iid, 1, Rand(recipe.seed))
+    training = Training(recipe.task(data), iid, 1, Rand(recipe.seed))
+    training.gradient.adopt(training.initial())  # the module needs no copy of its own
+    return training
 
 
 async def serve(
@@ -119,7 +121,9 @@ async def serve(
         facts = folder.read(where)
         if facts["status"] == "finished":
             with folder.locked(where):
-                await _tell_the_end(where, recipe, identity, address, facts["result"], told, listens)
+                rules = Rules("", configuration(recipe), lambda kind: {}, recipe.federation, told)
+                kept = where / "federation"
+                await tell_the_rest(kept, recipe.workers, rules, identity, address, _measures(facts["result"]), listens)
             return dict(facts["result"])
     else:
         folder.create(
@@ -135,31 +139,6 @@ async def serve(
         except BaseException as error:
             folder.failed(where, error)
             raise
-
-
-async def _tell_the_end(
-    where: Path,
-    recipe: Recipe,
-    identity: Shown,
-    address: str,
-    result: Mapping[str, Any],
-    told: Told,
-    listens: Callable[[int], None],
-) -> None:
-    """Listen for the clients of a finished run that have not heard of its end, if there are any."""
-    settings = recipe.federation
-    with closing(Store(where / "federation")) as store:
-        last = store.last()
-        if not last.keys() - store.told():
-            return
-        rules = Rules(store.run, configuration(recipe), lambda kind: {}, settings, told)
-        desk = Desk(recipe.workers, rules, store.path)
-        for client, id in last.items():
-            desk.peers[client].last = id
-        async with listening(desk, identity, rules, address) as port:
-            listens(port)
-            told(f"the run is finished; for {settings.homecoming:g} seconds clients that were away may come to hear it")
-            await farewell(desk, store, _measures(result), settings)
 
 
 def _measures(result: Mapping[str, Any]) -> dict[str, float | None]:

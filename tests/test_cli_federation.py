@@ -131,3 +131,12 @@ def test_ways_of_running_that_need_workers_to_meet_are_refused(monkeypatch, caps
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "a")
     text = refusal(monkeypatch, capsys, "run", FED_AVG)
     assert "torchrun's workers all run one program and meet in collectives\nhint: quorate run" in text
+
+
+def test_a_client_gives_up_when_it_is_told_to(monkeypatch, capsys, folder, tmp_path):
+    bundle = folder / "invitations" / "one.json"
+    recipe = tmp_path / "digits.toml"
+    recipe.write_text(FED_AVG.read_text().replace("workers = 100", "workers = 2"))
+    text = refusal(monkeypatch, capsys, "federation", "join", bundle, recipe, "--part", "0/2", "--give-up", "0.2")
+    assert "the server has been away for" in text
+    assert text.endswith("hint: a larger --give-up")

@@ -8,25 +8,26 @@ by hand (`cohorts_chains`). All agree with one by one but for rounding.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch
-from torch import Tensor
 
-from quorate.engines.cohorts_chains import Chain, chain_of
-from quorate.engines.cohorts_factors import Factors, few
-from quorate.engines.cohorts_layers import Stack, parts_of, stack_of
+from quorate.engines.cohorts_chains import chain_of
+from quorate.engines.cohorts_layers import parts_of, stack_of
 from quorate.engines.cohorts_losses import Losses
-from quorate.engines.cohorts_steps import Motion, Steps, alike, not_plain
-from quorate.engines.cohorts_windows import Windows
+from quorate.engines.cohorts_pieces import Form
+from quorate.engines.cohorts_processes import Processes
+from quorate.engines.cohorts_steps import Motion, alike, not_plain
 from quorate.errors import QuorateError
 from quorate.federated.local import LocalWork, Trained, train
 from quorate.federated.unfolded import Unfolded, folded
-from quorate.gradient import Gradient, require_finite
+from quorate.gradient import Gradient
 
-_ENTRIES = 1 << 21  # of parameters, or of inputs, of the clients side by side: what stays near the caches
-_MOST = 100  # clients side by side
+_PAYS = 5.0  # CPU seconds of local work after which it is taken to go on so long that a second process pays
 
 
 @dataclass
@@ -36,17 +37,21 @@ class Cohorts:
     Args:
         gradient: of the task.
         exact: one by one always, to the bits of a real client.
+        processes: that share the work, this one included; "auto": a second one if a core is idle, and there is much
+            to do. Further ones begin meanwhile, and are given work when they are ready; it has the same bits.
     """
 
     gradient: Gradient
     exact: bool = False
+    processes: int | Literal["auto"] = 1
     reasons: dict[str, None] = field(default_factory=dict)
     """Why work was done one by one after all; for the run's record."""
 
     def __post_init__(self) -> None:
-        self._form: Stack | Chain | None = None
-        self._losses: Losses | None = None
+        self._form: Form | None = None
         self._known = False
+        self._crew: Processes | None = None
+        self._spent = 0.0
 
     @torch.no_grad()
     def __call__(self, works: Sequence[LocalWork]) -> list[Trained | QuorateError]:
@@ -89,7 +94,7 @@ class Cohorts:
             return [Trained(work.start.clone(), 0.0, 0) for work in works]
         reason = not_plain(busy.optimizer) or self._reason(busy)
         if reason is None:
-            motion = Motion.of(works[:1], self.gradient.objective)
+            motion = Motion.of(works[:1], self.gradient.objective.l2)
             if any(motion.divides(part) for part in parts_of(self.gradient.layout).values()):
                 reason = "of one of the model's parameters, a part moves and a part does not"
         if reason is None:
@@ -110,8 +115,10 @@ class Cohorts:
             except QuorateError:
                 return "the task failed"
             sample, layout = gradient.data.x[0], gradient.layout
-            self._form = stack_of(gradient.objective, layout, sample) or chain_of(gradient.objective, layout)
-            self._losses = Losses(gradient.objective.loss, gradient.data.y)
+            layers = stack_of(gradient.objective, layout, sample) or chain_of(gradient.objective, layout)
+            if layers is not None:
+                losses = Losses(gradient.objective.loss, gradient.data.y)
+                self._form = Form(layers, gradient.objective.l2, layout.numel, gradient.data, losses)
             self._known = True
         if gradient.stochastic:
             return "the model draws random numbers"
@@ -121,62 +128,58 @@ class Cohorts:
 
     def _fast(self, works: Sequence[LocalWork]) -> list[Trained | QuorateError]:
         form = self._form
-        if not isinstance(form, Stack):
-            return [self._alone(work) for work in works]
+        assert form is not None
         sizes = [work.sizes for work in works]
         results: list[Trained | QuorateError] = [
             Trained(work.start if each else work.start.clone(), 0.0, 0) for work, each in zip(works, sizes, strict=True)
         ]
         order = sorted((place for place, each in enumerate(sizes) if each), key=lambda place: _effort(sizes[place]))
+        several = self._several(form)
+        workers, pieces = several.ready if several else 1, list[list[int]]()
         while order:
-            pieces = -(-len(order) // self._at_once(form, sizes[order[0]]))
-            count = -(-len(order) // pieces)
-            places, order = order[:count], order[count:]
-            for place, result in zip(places, self._side_by_side(form, [works[each] for each in places]), strict=True):
+            count = -(-len(order) // form.at_once(sizes[order[0]]))
+            if not pieces and form.divides(sizes[order[0]]):
+                count = max(count, min(workers, len(order)))
+            take = -(-len(order) // count)
+            pieces.append(order[:take])
+            order = order[take:]
+        begun = time.process_time()
+        given = [[works[place] for place in piece] for piece in pieces]
+        made = several.do(given) if several and workers > 1 else map(form.do, given)
+        for piece, group, done in zip(pieces, given, made, strict=True):
+            for place, result in zip(piece, form.results(group, done), strict=True):
                 results[place] = result
+        self._spent += time.process_time() - begun
         return results
 
-    def _at_once(self, form: Stack, sizes: Sequence[int]) -> int:
-        """Return how many clients to take side by side; of the first, these are the sizes of the steps."""
-        rows, features = len(sizes) * max(sizes), self.gradient.data.x[0].numel()
-        entries = rows * features if few(form, rows) else self.gradient.layout.numel
-        return max(1, min(_MOST, _ENTRIES // max(entries, 1)))
+    def _several(self, form: Form) -> Processes | None:
+        """Return the processes that share the work, if they have been begun; begin them if that pays."""
+        pays = self._spent >= _PAYS and _idle() if self.processes == "auto" else self.processes > 1
+        if self._crew is None and pays:
+            self._crew = Processes(form, 2 if self.processes == "auto" else self.processes)
+        return self._crew
 
-    def _side_by_side(self, form: Stack, works: Sequence[LocalWork]) -> Iterator[Trained | QuorateError]:
-        assert self._losses is not None
-        steps, motion = Steps.of(works), Motion.of(works, self.gradient.objective)
-        n, count, b = steps.index.shape
-        alike = all(work.start is works[0].start for work in works)
-        if alike and motion.plain and few(form, count * b):
-            factors = Factors(form, steps, motion)
-            history = factors.run(self.gradient.data, self._losses)
-            parameters: Iterator[Tensor] = (Unfolded.of(factors, client) for client in range(n))
-        else:
-            windows, d = Windows(form, steps, motion), self.gradient.layout.numel
-            history = windows.run(self.gradient.data, self._losses)
-            parameters = (windows.parameters(client, d) for client in range(n))
-        for own, losses, sizes in zip(parameters, history.tolist(), steps.sizes, strict=True):
-            yield _result(own, losses[: len(sizes) - sizes.count(0)])
+    @property
+    def lost(self) -> list[str]:
+        """Which further processes could not be begun, or were lost, and why; for the run's record."""
+        return [] if self._crew is None else self._crew.lost
 
-    def _alone(self, work: LocalWork) -> Trained | QuorateError:
-        assert isinstance(self._form, Chain)
-        assert self._losses is not None
-        motion = Motion.of([work], self.gradient.objective)
-        try:
-            return _result(*self._form.train(work, motion, self.gradient.data, self._losses))
-        except QuorateError as error:
-            return error
+    def wait(self, seconds: float) -> bool:
+        """Wait at most so long until further processes that have been begun are ready; return whether they are."""
+        return self._crew is not None and self._crew.wait(seconds)
+
+    def close(self) -> None:
+        """End further processes; without them, work goes on here."""
+        if self._crew is not None:
+            self._crew.close()
+
+
+def _idle() -> bool:
+    """Return whether this process may use a core that nobody else is busy on."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores > 1 and os.getloadavg()[0] <= cores - 0.5
 
 
 def _effort(sizes: Sequence[int]) -> tuple[int, int]:
     """Return what sorts those with the most, and the largest, steps to the front."""
     return -len(sizes), -max(sizes)
-
-
-def _result(parameters: Tensor, losses: Sequence[float]) -> Trained | QuorateError:
-    try:
-        for loss in losses:
-            require_finite(loss)
-    except QuorateError as error:
-        return error
-    return Trained(parameters, sum(losses) / len(losses) if losses else 0.0, len(losses))

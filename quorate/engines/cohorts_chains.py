@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any, Protocol
 
 import torch
@@ -20,7 +21,7 @@ from quorate.engines.cohorts_steps import Motion
 from quorate.engines.stacks import ELEMENTWISE, is_hooked
 from quorate.federated.local import LocalWork
 from quorate.flat import Layout
-from quorate.gradient import Objective, require_finite
+from quorate.gradient import Objective
 from quorate.tasks import Data
 
 _WITHOUT_PARAMETERS = (*ELEMENTWISE, nn.Flatten, nn.Unflatten, nn.Identity, nn.MaxPool2d, nn.AvgPool2d)
@@ -50,10 +51,7 @@ class Chain:
         """Do one client's steps.
 
         Returns:
-            Its parameters (d,), in memory of their own, and the loss of each step.
-
-        Raises:
-            TaskError: if a loss is not finite.
+            Its parameters (d,), in memory of their own, and the loss of each step, up to one that is not finite.
         """
         flat, history = work.start.clone(), list[float]()
         layers = list(self._layers(flat, motion))
@@ -65,7 +63,8 @@ class Chain:
             scale = x.new_full((1, size), 1 / size)
             loss, slopes = losses(x.unsqueeze(0), data.y[batch.indices].unsqueeze(0), [size], scale)
             history.append(loss.item() + (motion.l2 / 2 * float(flat.square().sum()) if motion.l2 else 0.0))
-            require_finite(history[-1])
+            if not isfinite(history[-1]):
+                break
             slope = slopes[0]
             for place in reversed(range(lowest, len(layers))):
                 slope = layers[place].back(slope, place > lowest)

@@ -31,33 +31,43 @@ class Factors:
 
     Args:
         stack: the model.
-        steps: of n clients with one start.
+        start: (d,), of all.
+        count: of clients, n.
         motion: plain.
     """
 
-    def __init__(self, stack: Stack, steps: Steps, motion: Motion) -> None:
-        self.start, self.count = steps.works[0].start, len(steps.works)
-        self._stack, self._steps, self._motion = stack, steps, motion
-        n, count, b = steps.index.shape
-        self._slopes = [self._rows(layer.width) for layer in stack.layers]
+    def __init__(self, stack: Stack, start: Tensor, count: int, motion: Motion) -> None:
+        self.start, self.count = start, count
+        self._stack, self._motion = stack, motion
+        self._slopes: list[Tensor] = []
         self._inputs: list[Tensor] = []
         self._squares: Tensor | None = None
 
-    def _rows(self, width: int) -> Tensor:
+    @property
+    def tensors(self) -> tuple[list[Tensor], list[Tensor]]:
+        """The slopes (n, T b, o), times -lr, and the inputs (n, T b, i) of each layer."""
+        return self._slopes, self._inputs
+
+    @tensors.setter
+    def tensors(self, tensors: tuple[list[Tensor], list[Tensor]]) -> None:
+        self._slopes, self._inputs = tensors
+
+    def _rows(self, steps: Steps, width: int) -> Tensor:
         """Return memory of that width for each row of each client, 0 where a client has fewer steps than others."""
-        n, count, b = self._steps.index.shape
-        full = self._steps.active[-1] == n
+        n, count, b = steps.index.shape
+        full = steps.active[-1] == n
         return (self.start.new_empty if full else self.start.new_zeros)(n, count * b, width)
 
-    def run(self, data: Data, losses: Losses) -> Tensor:
-        """Do all steps, and return the losses (n, T), 0 where there was none."""
-        steps, layers, slopes = self._steps, self._stack.layers, self._slopes
+    def run(self, steps: Steps, data: Data, losses: Losses) -> Tensor:
+        """Do all steps of the clients, and return the losses (n, T), 0 where there was none."""
+        layers = self._stack.layers
+        self._slopes = slopes = [self._rows(steps, layer.width) for layer in layers]
         n, count, b = steps.index.shape
         scale = steps.scale(self.start.dtype)
         history = scale.new_zeros(n, count)
         x, y = taken(data, steps.index.flatten(1))
         x = self._stack.inputs(x)
-        self._inputs = [x, *(self._rows(layer.width) for layer in layers[:-1])]
+        self._inputs = [x, *(self._rows(steps, layer.width) for layer in layers[:-1])]
         ahead = self._from_start(layers[0], x)
         for step in range(count):
             m, here, before = steps.active[step], slice(step * b, step * b + b), slice(0, step * b)

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from quorate.engines.cohorts_layers import Part
 from quorate.federated.local import LocalWork
-from quorate.gradient import Objective
 from quorate.optimizer import Optimizer
 from quorate.tasks import Data
 
@@ -109,8 +108,8 @@ class Motion:
     l2: float
 
     @classmethod
-    def of(cls, works: Sequence[LocalWork], objective: Objective) -> Motion:
-        """Return what is the same for works that are `alike`."""
+    def of(cls, works: Sequence[LocalWork], l2: float) -> Motion:
+        """Return what is the same for works that are `alike`; `l2` is the objective's."""
         first = works[0]
         assert first.optimizer.plain is not None
         lr, decay = first.optimizer.plain
@@ -118,7 +117,7 @@ class Motion:
         pull = None
         if first.proximal or first.shift is not None:
             pull = torch.stack([_pull(work) for work in works]).mul_(lr)
-        return cls(lr, 1 - lr * (objective.l2 + decay + first.proximal), pull, first.moves, objective.l2)
+        return cls(lr, 1 - lr * (l2 + decay + first.proximal), pull, first.moves, l2)
 
     @property
     def plain(self) -> bool:

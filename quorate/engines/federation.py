@@ -168,6 +168,7 @@ class FederationServer:
 
     def release(self, clients: Sequence[int], round: int) -> None:
         """See `Server`."""
+        self._last = None
         self._store.close_asks(clients, round, None, "over")
         late = self._at_desk(lambda: [each for each in clients if self._released(each, round)])
         self._record.late(late)

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
 
-from quorate.engines.federation_desk import Desk, Peer
+from quorate.engines.federation_desk import Desk, Peer, Rules
 from quorate.engines.federation_frames import End, Refusal
+from quorate.engines.federation_reception import Shown, listening
 from quorate.engines.federation_store import Store
 from quorate.settings import FederationSettings
 
@@ -58,3 +62,37 @@ async def farewell(
     for peer in desk.peers:
         if peer.link is not None:
             peer.link.close(Refusal(why="the run is over", final=True))
+
+
+async def tell_the_rest(
+    folder: Path,
+    size: int,
+    rules: Rules,
+    shown: Shown,
+    address: str,
+    measures: Mapping[str, float | None],
+    listens: Callable[[int], None],
+) -> None:
+    """Listen for the clients of a finished run that have not heard of its end, if there are any.
+
+    Args:
+        folder: of the store.
+        size: how many clients there may be.
+        rules: of which run is looked up.
+        shown: by the server.
+        address: HOST:PORT.
+        measures: of the final model.
+        listens: is told the port.
+    """
+    with closing(Store(folder)) as store:
+        last = store.last()
+        if not last.keys() - store.told():
+            return
+        rules = replace(rules, run=store.run)
+        desk = Desk(size, rules, store.path)
+        for client, id in last.items():
+            desk.peers[client].last = id
+        async with listening(desk, shown, rules, address) as port:
+            listens(port)
+            rules.told(f"the run is finished; clients may come for {rules.settings.homecoming:g} seconds to hear it")
+            await farewell(desk, store, measures, rules.settings)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
@@ -159,6 +160,21 @@ class Store:
         """Return the clients that have heard that the run is over."""
         return {int(client) for (client,) in self._db.execute("SELECT client FROM told")}
 
+    @contextmanager
+    def _unhurried(self) -> Iterator[None]:
+        """Write without waiting for the disk, in one transaction; the next one that waits takes it along.
+
+        It outlasts the end of the process at once. If the machine loses power before, clients find their requests
+        forgotten, and are asked again.
+        """
+        self._db.execute("PRAGMA synchronous = NORMAL")
+        try:
+            self._db.execute("BEGIN")
+            with self._db:
+                yield
+        finally:
+            self._db.execute("PRAGMA synchronous = FULL")
+
     def tell(self, clients: Iterable[int]) -> None:
         """Note that clients have heard that the run is over."""
         self._db.execute("BEGIN")
@@ -185,8 +201,7 @@ class Store:
             )
         }
         new = [client for client in clients if client not in answered]
-        self._db.execute("BEGIN")
-        with self._db:
+        with self._unhurried():
             for client in new:
                 self._db.execute("UPDATE asked SET state = 'over' WHERE client = ? AND state = 'open'", (client,))
                 self._db.execute("REPLACE INTO asked VALUES (?, ?, ?, ?, 'open')", (client, round, kind, id))
@@ -194,8 +209,7 @@ class Store:
 
     def close_asks(self, clients: Iterable[int], round: int, kind: str | None, state: str) -> None:
         """Note what has become of requests: "refused", "gone" or "over"; of any kind if that is None."""
-        self._db.execute("BEGIN")
-        with self._db:
+        with self._unhurried():
             self._db.executemany(
                 "UPDATE asked SET state = ? WHERE client = ? AND round = ? AND kind = coalesce(?, kind)"
                 " AND state IN ('open', 'gone')",

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from quorate.aggregators import what_it_needs
 from quorate.algorithms import Algorithm, Combined
-from quorate.codecs.identity import Identity
 from quorate.errors import QuorateError
 from quorate.exchange import Exchange
 from quorate.federated import Reply
@@ -92,15 +91,17 @@ class Model:
             self._known[name] = {client: value for client, value in enumerate(values) if not math.isnan(value)}
 
     def broadcast(self, round: int) -> dict[str, Message]:
-        """Encode what clients are sent in a round; what a codec remembers goes on from one broadcast to the next."""
+        """Encode what clients are sent in a round; what a codec remembers goes on from one broadcast to the next.
+
+        Nothing of it shares memory with the parameters, which `update` writes to.
+        """
         said = {}
         for name, tensor in sorted(
             self._algorithm.broadcast(self.parameters, self._kept, self._training.layout).items()
         ):
             at = At(round, 0, self._size, self._training.rand.fold("downlink"))
             state = self._said[name] if name in self._said else self._downlink.init(tensor)
-            given = tensor if isinstance(self._downlink.codec, Identity) else tensor.clone()  # only read, or given away
-            said[name], self._said[name] = self._downlink.say(given, state, at)
+            said[name], self._said[name] = self._downlink.say(tensor.clone(), state, at)
         return said
 
     def flaw(self, reply: Reply) -> str | None:
@@ -152,7 +153,7 @@ class Model:
         )
         if damped and whole:
             slope = slope * (total / whole)
-        self.parameters, self._outer = self._optimizer.step(self.parameters.clone(), slope, self._outer)
+        self.parameters, self._outer = self._optimizer.step(self.parameters, slope, self._outer)
         for reply in replies:
             self.learn("losses", reply.client, reply.numbers["loss"])
             self.learn("samples", reply.client, reply.numbers["samples"])

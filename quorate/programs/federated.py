@@ -166,7 +166,8 @@ async def federated(
         if late == "drop":
             server.release(sorted(round.waiting), number)
         replies = sorted(round.replies + round.late, key=lambda reply: (reply.client, reply.round))
-        counts = [weight(number - reply.round, staleness_power) for reply in replies]
-        loss, metrics = model.update(replies, counts if round.late else None)
-        server.commit(number + 1, loss, model.state(), replies, metrics | {"late": float(len(round.late))})
+        counts, delayed = [weight(number - reply.round, staleness_power) for reply in replies], len(round.late)
+        del request, round  # and with them what was broadcast, before the update needs room
+        loss, metrics = model.update(replies, counts if delayed else None)
+        server.commit(number + 1, loss, model.state(), replies, metrics | {"late": float(delayed)})
     return model.parameters

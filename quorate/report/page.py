@@ -92,7 +92,8 @@ def _trouble(record: RunRecord, label: str | None = None) -> str:
     name = f"The run {_escape(label)}" if label is not None else "This run"
     error = record.facts.get("error")
     if record.facts.get("status") == "stopped":
-        return f'<div class="open"><b>{name}</b> was stopped, and can be gone on with. What follows is how far it got.</div>'
+        what = "was stopped, and can be gone on with. What follows is how far it got."
+        return f'<div class="open"><b>{name}</b> {what}</div>'
     if error is not None or record.facts.get("status") == "failed":
         message = _escape(error if error is not None else "no message was kept")
         return f'<div class="bad"><b>{name} failed.</b> What follows is how far it got.<pre>{message}</pre></div>'

@@ -7,14 +7,17 @@ import multiprocessing
 import random
 import signal
 import socket
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from quorate import run as runs
 from quorate import star
 from quorate.certificates import ClientIdentity, ServerIdentity
+from quorate.metrics_file import read_lines
 from quorate.recipe import Recipe, parse
 from tests.engines.star_lab import RECIPE, found
 
@@ -36,15 +39,23 @@ def chosen() -> Recipe:
     return parse(text.replace("[optimizer]", f"{MORE}[optimizer]").replace("homecoming = 20.0", ""), "star", Path())
 
 
-def serve(where: Path, identities: Path, port: int) -> None:
+def asynchronous() -> Recipe:
+    """Return a recipe whose clients are at work across updates of the model."""
+    text = RECIPE.replace('name = "federated"', 'name = "fed_buff"').replace("rounds = 3", f"rounds = {ROUNDS}")
+    text = text.replace("cohort = 3\nquorum = 2", "concurrency = 3\nbuffer = 2")
+    text = text.replace("absence = 0.4", "absence = 40.0").replace("patience = 5.0", "patience = 40.0")
+    return parse(text.replace("homecoming = 20.0", ""), "star", Path())
+
+
+def serve(recipe: Callable[[], Recipe], where: Path, identities: Path, port: int) -> None:
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-    asyncio.run(star.serve(where, chosen(), ServerIdentity.load(identities), f"127.0.0.1:{port}"))
+    asyncio.run(star.serve(where, recipe(), ServerIdentity.load(identities), f"127.0.0.1:{port}"))
 
 
-def join(bundle: Path, home: Path, number: int, port: int) -> None:
+def join(recipe: Callable[[], Recipe], bundle: Path, home: Path, number: int, port: int) -> None:
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
     identity = replace(ClientIdentity.load(bundle), addresses=(f"127.0.0.1:{port}",))
-    asyncio.run(star.join(identity, chosen(), home, part=(number, 3), give_up=60))
+    asyncio.run(star.join(identity, recipe(), home, part=(number, 3), give_up=60))
 
 
 def lines(where: Path) -> int:
@@ -52,8 +63,8 @@ def lines(where: Path) -> int:
     return len(path.read_text().splitlines()) if path.exists() else 0
 
 
-@pytest.mark.processes
-def test_nothing_is_lost_or_counted_twice_when_server_and_clients_are_killed(tmp_path):
+def killed(tmp_path: Path, recipe: Callable[[], Recipe]) -> list[dict[str, Any]]:
+    """Run a recipe while the server is killed three times, and a client once; return the lines of its rounds."""
     PROCESSES.set_forkserver_preload(
         ["quorate.star", "tests.engines.star_lab", "quorate.tasks.digits", "sklearn.datasets"]
     )
@@ -68,9 +79,9 @@ def test_nothing_is_lost_or_counted_twice_when_server_and_clients_are_killed(tmp
         return process
 
     def client(number: int):
-        return started(join, tmp_path / f"c{number}.json", tmp_path / f"home-{number}", number, port)
+        return started(join, recipe, tmp_path / f"c{number}.json", tmp_path / f"home-{number}", number, port)
 
-    server = started(serve, where, identities, port)
+    server = started(serve, recipe, where, identities, port)
     clients = [client(number) for number in range(3)]
     try:
         for kill in range(4):
@@ -87,7 +98,7 @@ def test_nothing_is_lost_or_counted_twice_when_server_and_clients_are_killed(tmp
             else:
                 server.kill()
                 server.join()
-                server = started(serve, where, identities, port)
+                server = started(serve, recipe, where, identities, port)
         server.join(90)
         assert server.exitcode == 0
         for each in clients[1:]:  # the first one may have come back too late to hear of the end
@@ -96,10 +107,25 @@ def test_nothing_is_lost_or_counted_twice_when_server_and_clients_are_killed(tmp
     finally:
         for each in (server, *clients):
             each.kill()
-    result = json.loads((where / "run.json").read_text())["result"]
-    simulated = runs.simulate(chosen(), 3, tmp_path / "simulated")
-    assert result["parameters_sha256"] == simulated["parameters_sha256"]
-    told = [json.loads(line) for line in (where / "rounds.jsonl").read_text().splitlines()]
-    assert [(line["round"], line["accepted"]) for line in told] == [(n + 1, [0, 1, 2]) for n in range(ROUNDS)]
     metrics = [json.loads(line)["step"] for line in (where / "metrics.jsonl").read_text().splitlines()]
     assert metrics == list(range(1, ROUNDS + 1))
+    told = read_lines(where / "rounds.jsonl")
+    assert [line["round"] for line in told] == metrics
+    return told
+
+
+@pytest.mark.processes
+def test_nothing_is_lost_or_counted_twice_when_server_and_clients_are_killed(tmp_path):
+    told = killed(tmp_path, chosen)
+    result = json.loads((tmp_path / "run" / "run.json").read_text())["result"]
+    simulated = runs.simulate(chosen(), 3, tmp_path / "simulated")
+    assert result["parameters_sha256"] == simulated["parameters_sha256"]
+    assert [(line["asked"], line["accepted"]) for line in told] == [([0, 1, 2], [0, 1, 2])] * ROUNDS
+
+
+@pytest.mark.processes
+def test_a_server_without_rounds_fills_every_buffer_once_when_it_is_killed(tmp_path):
+    told = killed(tmp_path, asynchronous)
+    assert [len(line["accepted"]) for line in told] == [2] * ROUNDS
+    assert not [line for line in told if line["refused"]]
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["result"]["accuracy"] > 0.5

@@ -228,14 +228,16 @@ def test_tensors_of_other_lengths_than_declared_are_refused(cut, more):
 
 
 def test_the_folder_holds_an_app_that_flower_takes(tmp_path):
-    from flwr.cli.config_utils import validate
+    from flwr.common.config import validate_config
 
-    (tmp_path / "mine.py").write_text("from quorate.tasks.digits import digits\n\n\ndef own():\n    return digits()\n")
+    (tmp_path / "mine.py").write_text(
+        "from quorate.tasks.digits import digits\n\n\ndef own(*, hidden: int = 64):\n    return digits(hidden=hidden)\n"
+    )
     chosen = tmp_path / "own.toml"
     chosen.write_text(recipe(**CALM).to_toml().replace('name = "digits"', 'name = "mine.py:own"'))
     write_app(tmp_path / "app", load(chosen), tmp_path / "out")
     project = tomllib.loads((tmp_path / "app" / "pyproject.toml").read_text())
-    valid, errors, _ = validate(project, check_module=False)
+    valid, errors, _ = validate_config(project, True, tmp_path / "app")
     assert valid, errors
     held = load(tmp_path / "app" / "federation_app" / "recipe.toml")
     assert held.tables["task"]["name"] == "mine.py:own"
