@@ -120,7 +120,8 @@ def drawn(samples: int, dtype: torch.dtype = torch.float32) -> Data:
 def task(*, model: str, samples: int) -> Task:
     """Learn random labels; named in the recipe."""
     data = drawn(samples)
-    return Task(lambda: build(model), nn.functional.cross_entropy, data, Data(data.x[:10], data.y[:10]))
+    test = Data(data.x[:10].clone(), data.y[:10].clone())  # views would keep all samples in memory
+    return Task(lambda: build(model), nn.functional.cross_entropy, data, test)
 
 
 class Meter:

@@ -31,7 +31,7 @@ class SimulatorSettings(BaseModel):
     paranoid: bool = False
     threads: int = Field(default=1, ge=1)
     interrupted: Literal["lost", "finishes"] = "lost"
-    processes: Literal["auto"] | Annotated[int, Field(ge=1, le=64)] = "auto"
+    processes: Literal["auto"] | Annotated[int, Field(ge=1, le=64)] = 1
 
 
 class ProcessSettings(BaseModel):

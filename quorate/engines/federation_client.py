@@ -140,7 +140,13 @@ class FederationClient:
                 await self._take(header, content)
 
     async def _heard(self, call: Any, seconds: float | None = None) -> tuple[Header, memoryview]:
-        data = await asyncio.wait_for(call.read(), seconds)
+        try:
+            data = await asyncio.wait_for(call.read(), seconds)
+        except asyncio.CancelledError:  # gRPC raises it, too, if it is the server that has cancelled the stream
+            this = asyncio.current_task()
+            if this is None or this.cancelling():
+                raise
+            raise Away("it has broken off the connection") from None
         if data is grpc.aio.EOF:
             code, details = await call.code(), await call.details()
             raise Away("it has ended the connection" if code == grpc.StatusCode.OK else f"{code.name}: {details}")

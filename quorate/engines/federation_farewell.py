@@ -19,6 +19,7 @@ from quorate.engines.federation_store import Store
 from quorate.settings import FederationSettings
 
 _MOMENT = 2.0  # seconds for which clients that were here and are away may come back
+_HEARING = 10.0  # seconds for which those that are here may take to hear it
 _POLL = 0.05  # seconds
 
 
@@ -39,7 +40,7 @@ async def farewell(
 
     def awaited(peer: Peer, now: float) -> bool:
         if peer.link is not None:
-            return now < began + _MOMENT
+            return now < began + _HEARING
         if peer.number in heard or peer.offences >= settings.offences:
             return False
         if peer.seen is None:

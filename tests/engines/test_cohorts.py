@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from quorate.engines import cohorts
+from quorate.engines import cohorts_pieces
 from quorate.engines.cohorts import Cohorts
 from quorate.federated.local import LocalWork, Trained, train
 from quorate.federated.unfolded import Unfolded
@@ -163,7 +163,7 @@ def test_exact_has_the_bits_of_one_by_one():
 def test_many_clients_are_taken_in_pieces(monkeypatch):
     made = training("wide")
     works = planned(made, [7, 3, 9, 4, 5, 6, 8])
-    monkeypatch.setattr(cohorts, "_MOST", 3)
+    monkeypatch.setattr(cohorts_pieces, "_MOST", 3)
     assert_near(Cohorts(made.gradient)(works), one_by_one(made, works), 1e-10)
 
 

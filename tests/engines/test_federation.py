@@ -21,6 +21,7 @@ D = 4810  # parameters of the digits model
 @pytest.fixture(autouse=True)
 def _short_farewell(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(federation_farewell, "_MOMENT", 0.3)
+    monkeypatch.setattr(federation_farewell, "_HEARING", 0.3)
 
 
 @pytest.fixture(scope="module")

@@ -133,3 +133,20 @@ def test_that_availability_is_for_the_simulator_is_said(tmp_path, identities):
             assert "[availability] is for the simulator; real clients are there or not" in it.said
 
     run(main)
+
+
+def test_a_client_outlives_a_server_that_breaks_off(tmp_path, identities):
+    async def main() -> None:
+        async with lab(tmp_path, recipe(rounds="rounds = 1000"), identities) as it:
+            clients = [it.join(number) for number in range(3)]
+            while it.controls[0].status().round < 1:
+                await asyncio.sleep(0.005)
+            it.server.cancel()
+            await asyncio.wait({it.server})
+            await asyncio.sleep(0.5)
+            assert not any(client.done() for client in clients)
+            for client in clients:
+                client.cancel()
+
+    run(main)
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["error"] == "interrupted"

@@ -90,6 +90,13 @@ def test_a_failed_run_shows_its_error_first(tmp_path):
     assert text.index("rank 3 left at step 91") < text.index("<h2>Facts")
 
 
+def test_a_run_that_was_stopped_is_no_failure(tmp_path):
+    folder = write_run(tmp_path / "a", status="stopped", error="an operator has stopped the server", result=None)
+    text = body(write_report([folder], tmp_path / "report.html"))
+    assert "was stopped, and can be gone on with" in text
+    assert "failed" not in text
+
+
 def test_one_worker_and_no_links(tmp_path):
     text = body(write_report([write_run(tmp_path / "a", n=1)], tmp_path / "report.html"))
     assert "with 1 worker on" in text
