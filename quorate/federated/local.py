@@ -9,12 +9,12 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal, overload
+from typing import Literal
 
-import torch
 from torch import Tensor
 
 from quorate.errors import QuorateError, RecipeError
+from quorate.federated.shuffled import Shuffled
 from quorate.flat import Layout
 from quorate.gradient import Batch, Gradient
 from quorate.optimizer import Optimizer
@@ -87,42 +87,6 @@ class LocalWork:
     def samples(self) -> int:
         """How many gradients of single samples it takes, which is what computing costs."""
         return sum(self.sizes)
-
-
-class Shuffled(Sequence[Tensor]):
-    """A client's samples in a new random order for each epoch, drawn when it is asked for.
-
-    Args:
-        shard: (n,), positions of the samples.
-        streams: of the epochs.
-    """
-
-    def __init__(self, shard: Tensor, streams: Sequence[tuple[Rand, tuple[str | int, ...]]]) -> None:
-        self._shard, self._streams = shard, streams
-        self._orders: list[Tensor] | None = None
-
-    @property
-    def lengths(self) -> list[int]:
-        """How many samples each epoch has."""
-        return [self._shard.shape[0]] * len(self._streams)
-
-    @overload
-    def __getitem__(self, place: int) -> Tensor: ...
-
-    @overload
-    def __getitem__(self, place: slice) -> list[Tensor]: ...
-
-    def __getitem__(self, place: int | slice) -> Tensor | list[Tensor]:
-        """Return an epoch's order (n,), or those of several."""
-        if self._orders is None:
-            n = self._shard.shape[0]
-            drawn = (torch.randperm(n, generator=rand.fold(*names).generator()) for rand, names in self._streams)
-            self._orders = [self._shard[order] for order in drawn]
-        return self._orders[place]
-
-    def __len__(self) -> int:
-        """Return how many epochs there are."""
-        return len(self._streams)
 
 
 @dataclass(frozen=True)
