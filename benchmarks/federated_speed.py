@@ -323,7 +323,7 @@ def distance(model: str, clients: int, examples: int, dtype: torch.dtype) -> flo
         with torch.no_grad():
             for each, value in zip(network.parameters(), made.layout.views(start).values(), strict=True):
                 each.copy_(value)
-        order = torch.cat(work.orders)
+        order = torch.cat(list(work.orders))
         descend(network, data.x[order], data.y[order])
         loop += torch.cat([each.detach().flatten() for each in network.parameters()])
     return float((total - loop).norm() / loop.norm())
