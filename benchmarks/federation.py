@@ -6,7 +6,8 @@ server. `mnist`: 50 rounds with 5 clients without disturbance, against the simul
 killed three times, a client is killed and comes back, and another one comes late; with `--netlab COMMAND` in network
 namespaces of their own, with closed inbound and unequal links. `slow` needs those: 1 MB each way at 100 Mbit/s.
 
-Clients of all but `mnist` reply with what they were sent, so that what is measured is the way, both programs included.
+Clients of all but `mnist` reply with a multiple of what they were sent, which is new in each round, so that what is
+measured is the way, both programs included.
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ def watched(peak: list[int]) -> Any:
 
 
 def serve(folder: Path, address: str, size: int, d: int, rounds: int, out: Any) -> None:
-    """Be a server whose clients echo; send (seconds of each round, bytes held before, the most held)."""
+    """Be a server of such clients; send (seconds of each round, bytes held before, the most held)."""
 
     async def main() -> tuple[list[float], int, int]:
         training, stamps = training_of(d), Stamps()
@@ -129,12 +130,14 @@ def serve(folder: Path, address: str, size: int, d: int, rounds: int, out: Any) 
 
 
 def join(folder: Path, address: str, numbers: list[int], d: int) -> None:
-    """Be some clients that echo, in one process."""
+    """Be some clients, in one process, that reply with a multiple of what they were sent."""
 
     def answer(number: int) -> Any:
         return lambda memory, request: (
             memory,
-            Answer(number, request.round, {"update": request.tensors["parameters"]}, NUMBERS),
+            Answer(
+                number, request.round, {"update": (request.tensors["parameters"][0] * -0.01 * (number + 1),)}, NUMBERS
+            ),
         )
 
     async def main() -> None:
