@@ -76,10 +76,23 @@ def find(kind: str, name: Any, folder: Path | None = None) -> Any:
     if ":" in name:
         return _own(kind, name, folder)
     if name not in names(kind):
-        raise RecipeError(f"unknown {kind} `{name}`", suggestion(name, in_recipes(kind)))
+        raise RecipeError(f"unknown {kind} `{name}`", _elsewhere(kind, name) or suggestion(name, in_recipes(kind)))
     module = importlib.import_module(f"quorate.{KINDS[kind]}.{name}")
     title = "".join(word.title() for word in name.split("_"))
     return getattr(module, title) if hasattr(module, title) else getattr(module, name)
+
+
+def _elsewhere(kind: str, name: str) -> str | None:
+    """Return where a name belongs that is a part of another kind; None if there is no such part."""
+    found = [other for other in KINDS if other not in (kind, "downlink") and name in names(other)]
+    if not found:
+        return None
+    more = ', and name = "federated" in [program]' if found[0] == "algorithm" and kind == "program" else ""
+    return f'`{name}` is {_a(found[0])}: name = "{name}" in [{found[0]}]{more}'
+
+
+def _a(kind: str) -> str:
+    return ("an " if kind[0] in "aeiou" else "a ") + kind.replace("_", " ")
 
 
 def _own(kind: str, name: str, folder: Path | None) -> Any:

@@ -267,7 +267,7 @@ def _check(recipe: Recipe) -> None:
         if not plan.federated:
             raise RecipeError("[availability] is of the clients of a federation", "leave out [availability]")
         recipe.availability(0, Rand(recipe.seed)).next_change(0.0)
-    if not plan.meets and not plan.federated:
+    if not plan.meets:
         require_meetings(recipe.exchange, recipe.tables["program"]["name"])
     if plan.alone and recipe.processes.device == "cuda":
         raise RecipeError(

@@ -171,3 +171,15 @@ def test_strange_names_are_refused(name, says):
     with pytest.raises(RecipeError) as error:
         parts.find("task", name)
     assert error.value.problem.startswith(says)
+
+
+def test_a_name_of_another_kind_is_sent_where_it_belongs():
+    with pytest.raises(RecipeError) as error:
+        parts.find("program", "fed_avg")
+    assert (
+        error.value.hint
+        == '`fed_avg` is an algorithm: name = "fed_avg" in [algorithm], and name = "federated" in [program]'
+    )
+    with pytest.raises(RecipeError) as error:
+        parts.find("aggregator", "top_k")
+    assert error.value.hint == '`top_k` is a codec: name = "top_k" in [codec]'

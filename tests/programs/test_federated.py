@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from quorate.errors import RecipeError, RunError
 from quorate.federated import Answer, Gone, NobodyLeft
 from quorate.plan import plan_of
 from quorate.programs.federated import federated
+from quorate.recipe import parse
 from quorate.selections.by_speed import by_speed
 from tests.programs.scripted import MADE, SGD, SIZE, Does, Done, Scripted, answer, run
 
@@ -240,3 +242,21 @@ def test_settings_that_can_not_be_meant_are_refused(settings, says):
     whole = {"rounds": 3, "cohort": 3, "algorithm": FedAvg(), "optimizer": SGD} | settings
     with pytest.raises(RecipeError, match=says):
         plan_of(partial(federated, **whole), SIZE)
+
+
+MEETS_TWICE = """
+workers = 10
+[program]
+name = "federated"
+rounds = 1
+[optimizer]
+name = "sgd"
+lr = 0.1
+[[codec]]
+name = "power_sgd"
+"""
+
+
+def test_a_codec_of_several_meetings_is_refused_before_a_run():
+    with pytest.raises(RecipeError, match="power_sgd needs meetings of all workers"):
+        parse(MEETS_TWICE, "federated", Path())
