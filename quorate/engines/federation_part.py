@@ -56,19 +56,28 @@ class Part:
 
 
 def answered(part: Part, home: Home, incoming: Incoming, chunk: int) -> Offer:
+    """Work out a request that has come in, and keep the reply; see `worked_out`."""
+    ask = incoming.ask
+    request = Request(ask.round, opened(ask.tensors, incoming.content), ask.numbers, ask.what)
+    return worked_out(part, home, ask.id, request, chunk)
+
+
+def worked_out(part: Part, home: Home, id: str, request: Request, chunk: int) -> Offer:
     """Work a request out, and keep the reply; it may take long.
+
+    Args:
+        id: of the request.
+        chunk: bytes in which the reply travels.
 
     Raises:
         QuorateError: if the task fails.
     """
-    ask = incoming.ask
-    request = Request(ask.round, opened(ask.tensors, incoming.content), ask.numbers, ask.what)
     after, answer = part.answer(home.memory(), request)
     blob = Blob(answer.messages, chunk)
     offer = Offer(
-        id=ask.id,
-        round=ask.round,
-        what=ask.what,
+        id=id,
+        round=request.round,
+        what=request.kind,
         numbers=dict(answer.numbers),
         tensors=blob.specs,
         bytes=blob.bytes,

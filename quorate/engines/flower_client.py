@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from quorate.engines.federation_blobs import Blob
 from quorate.engines.federation_frames import Failed, Garbled, Offer
 from quorate.engines.federation_home import Home
-from quorate.engines.federation_part import Part
+from quorate.engines.federation_part import Part, worked_out
 from quorate.engines.flower_messages import (
     PROTOCOL,
     Errand,
@@ -90,20 +89,7 @@ class FlowerClient:
         except Garbled as error:
             raise Garbled(f"the server has sent {error.problem}", "start all with the same recipe") from error
         request = Request(errand.round, tensors(errand.tensors, given), errand.numbers, errand.what)
-        after, answer = self.part.answer(home.memory(), request)
-        blob = Blob(answer.messages, _CHUNK)
-        offer = Offer(
-            id=errand.id,
-            round=errand.round,
-            what=errand.what,
-            numbers=dict(answer.numbers),
-            tensors=blob.specs,
-            bytes=blob.bytes,
-            sha256=blob.sha256,
-            start=0,
-        )
-        home.keep(offer, blob, after)
-        return offer
+        return worked_out(self.part, home, errand.id, request, _CHUNK)
 
 
 @contextmanager
