@@ -161,10 +161,11 @@ class Reception:
 
     def _greet(self, peer: Peer, link: Link, ready: Ready) -> None:
         """Settle what a client has had in hand before the stream began, and ask it what it was asked."""
-        peer.busy, link.held, job = ready.busy, set(ready.held), peer.job
+        peer.busy, link.held, job = None, set(ready.held), peer.job
         if ready.busy is not None and ready.busy == peer.last:
             link.say(Verdict(id=ready.busy, state="accepted"))
         elif ready.busy is not None and job is not None and job.id == ready.busy:
+            peer.busy = ready.busy
             part = self._desk.part(peer.number, job.id)
             start = part.stat().st_size if part.exists() else 0
             link.say(Verdict(id=job.id, state="open", start=start))

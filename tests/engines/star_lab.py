@@ -47,7 +47,7 @@ rounds = 3
 cohort = 3
 quorum = 2
 batch = 20
-patience = 5.0
+patience = 30.0
 gathering = 20.0
 [optimizer]
 name = "sgd"
@@ -64,7 +64,7 @@ pooled = false
 [federation]
 absence = 0.4
 homecoming = 20.0
-stall = 1.0
+stall = 10.0
 keepalive = 1.0
 reconnect = 0.02
 reconnect_most = 0.2
@@ -181,6 +181,13 @@ class Raw:
         configuration = star.configuration(self.lab.recipe)
         await self.say(Hello(protocol=PROTOCOL, configuration=configuration, facts={"samples": 9.0}))
         await self.say(Ready(held=(), busy=None))
+
+    async def turned_away(self, data: bytes = b"") -> str:
+        """Come in, say something, and return why the server ends the stream, at whichever point it does."""
+        with suppress(grpc.RpcError, asyncio.InvalidStateError):  # a write may meet a stream that has ended
+            await self.enter()
+            await self.call.write(data)
+        return await self.ended()
 
     async def asked(self) -> Ask:
         """Return the next request."""

@@ -174,7 +174,8 @@ def test_a_hostile_client_is_named_and_the_round_goes_on(tmp_path, identities, a
 
     async def main() -> None:
         nonlocal ended
-        async with lab(tmp_path, recipe(rounds="rounds = 1"), identities) as it:
+        chosen = recipe(rounds="rounds = 1", stall="stall = 1.0" if act is half else "stall = 10.0")
+        async with lab(tmp_path, chosen, identities) as it:
             ended = await _hostile(it, act)
 
     run(main)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 
 import pytest
@@ -113,9 +114,12 @@ def test_a_reply_to_an_earlier_round_is_delivered_after_a_restart(tmp_path, iden
 
 
 def test_who_has_lost_an_earlier_request_in_a_crash_is_gone_and_can_be_asked_anew(tmp_path, identities):
+    begun = threading.Event()
+
     async def act(server):
         done, _ = server.restore({})
         server.ask([0], request(done))
+        begun.set()
         gone = await server.reply()
         await here(server, 0)
         server.ask([0], request(done))
@@ -124,6 +128,7 @@ def test_who_has_lost_an_earlier_request_in_a_crash_is_gone_and_can_be_asked_ane
     async def main() -> None:
         await _asked_and_crashed(tmp_path, identities)
         async with stage(tmp_path, identities, act) as it, Raw(it, 0) as raw:
+            await asyncio.to_thread(begun.wait, 30)
             await enter(raw)
             ask = await raw.asked()
             await reply(raw, ask)
@@ -157,6 +162,36 @@ def test_who_is_back_after_a_crash_before_it_is_asked_again_is_not_given_up(tmp_
             found = await it.server
             assert not isinstance(found, Gone)
             assert found.round == 0
+
+    run(main)
+
+
+def test_who_still_works_on_a_request_that_was_given_up_is_sent_it_when_it_is_asked_anew(tmp_path, identities):
+    """Both have the same id, and the client was told to drop the first."""
+
+    async def first(server):
+        await here(server, 0)
+        server.ask([0], request(0))
+        return await server.reply()
+
+    async def act(server):
+        await here(server, 0)
+        server.ask([0], request(0))
+        return await server.reply()
+
+    async def main() -> None:
+        async with stage(tmp_path, identities, first) as it:
+            async with Raw(it, 0) as raw:
+                await raw.enter()
+                ask = await raw.asked()
+            assert (await it.server).why == "it was away for 0.4 seconds"
+        async with stage(tmp_path, identities, act) as it, Raw(it, 0) as raw:
+            await enter(raw, busy=ask.id)
+            verdict = await raw.hear(Verdict)
+            assert (verdict.id, verdict.state) == (ask.id, "dropped")
+            assert await raw.asked() == ask
+            await reply(raw, ask)
+            assert (await it.server).round == 0
 
     run(main)
 
