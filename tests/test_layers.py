@@ -82,7 +82,10 @@ def test_programs_know_no_engine_clock_or_global_chance():
             ("collectives/", "sparse_collectives/"),
             ("quorate.engines", "quorate.programs", "quorate.exchange", "quorate.recipe"),
         ),
-        (("codecs/", "aggregators/"), ("quorate.engines", "quorate.programs", "quorate.exchange", "quorate.recipe")),
+        (
+            ("codecs/", "aggregators/", "pre_aggregators/", "attacks/", "codes/"),
+            ("quorate.engines", "quorate.programs", "quorate.exchange", "quorate.recipe"),
+        ),
         (("topologies/", "periods/", "partitions/"), ("quorate.engines", "quorate.programs", "quorate.exchange")),
         ("tasks/", ("quorate.engines", "quorate.programs", "quorate.exchange", "quorate.training")),
         ("exchange.py", ("quorate.engines", "quorate.programs", "quorate.training", "quorate.recipe")),
