@@ -26,6 +26,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import ad_psgd
 import codings
 import torch
 import torch.distributed as dist
@@ -38,7 +39,7 @@ from quorate.engines.group import group
 from quorate.engines.processes import ProcessNode
 from quorate.errors import QuorateError
 
-OURS = (*LADDER, "fp16", "gaussian_k", "adaptive", "local_sgd", "local_sgd adaptive")
+OURS = (*LADDER, "fp16", "gaussian_k", "adaptive", "local_sgd", "local_sgd adaptive", ad_psgd.NAME)
 LOSS = {"mlp": 0.25, "cnn": 1.5}  # of held-out samples of MNIST and CIFAR-10
 LOSS_OF_NOISE = {"mlp": 0.25, "cnn": 0.25}
 LOOK, HELD_OUT = 8, 1_000
@@ -75,6 +76,8 @@ def speed(node: ProcessNode, options: argparse.Namespace, taken: Samples) -> Non
     found: dict[str, dict[str, Any]] = {}
     counts: dict[str, int] = {}
     for name in options.methods:
+        if name == ad_psgd.NAME:
+            continue
         try:
             runs[name] = made = make(name, options.model, node, **settings)
             warm_up = max(WARM_UP, 2 * made.period)
@@ -96,6 +99,8 @@ def speed(node: ProcessNode, options: argparse.Namespace, taken: Samples) -> Non
         names = list(runs)
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
             found[name]["blocks"].append(block(runs[name], taken, turn, counts[name]))
+    if ad_psgd.NAME in options.methods:
+        found[ad_psgd.NAME] = ad_psgd.timed(node, options, sent_on_the_wire)
     if node.rank == 0:
         for name, told in found.items():
             print(json.dumps({"name": name} | told), flush=True)
@@ -103,39 +108,45 @@ def speed(node: ProcessNode, options: argparse.Namespace, taken: Samples) -> Non
 
 
 def train(node: ProcessNode, options: argparse.Namespace, taken: Samples) -> None:
-    """Train in all ways; rank 0 prints a JSON line for each."""
-    settings = {"ratio": options.ratio, "warm_up": options.warm_up, "momentum": options.momentum}
+    """Train in all ways; rank 0 prints a JSON line for each: `to_loss` is when three looks' mean is at it."""
     target = (LOSS if taken.real else LOSS_OF_NOISE)[options.model]
     for name in options.methods:
-        losses: list[tuple[int, float]] = []
+        sent = node.trace.sent_bytes[node.rank]
+        told: dict[str, Any] = {"name": name}
         try:
-            made = make(name, options.model, node, **settings)
-            sent = node.trace.sent_bytes[node.rank]
-            for step in range(options.steps):
-                if step == options.steps * 3 // 4:
-                    for each in made.optimizer.param_groups:
-                        each["lr"] *= 0.1
-                made.step(*taken.batch(step))
-                if (step + 1) % LOOK == 0:
-                    losses.append((step + 1, taken.measured(options.model, made.parameters(), HELD_OUT)[0]))
-            loss, accuracy = taken.measured(options.model, made.parameters())
+            if name == ad_psgd.NAME:
+                kept, final = ad_psgd.learned(node, options, LOOK)
+                looks = [(step, taken.measured(options.model, each, HELD_OUT)[0]) for step, each in kept]
+            else:
+                looks, final = learned(node, options, name, taken)
         except QuorateError as error:
-            if node.rank == 0:
-                print(json.dumps({"name": name, "skipped": " ".join(str(error).split())[:160]}), flush=True)
-            continue
-        reached = next(
-            (
-                step
-                for at, (step, _) in enumerate(losses)
-                if at >= 2 and sum(value for _, value in losses[at - 2 : at + 1]) / 3 <= target
-            ),
-            None,
-        )
-        told = {"name": name, "to_loss": reached, "loss": loss, "accuracy": accuracy, "steps": options.steps}
-        told["bytes"] = (node.trace.sent_bytes[node.rank] - sent) / options.steps
+            told["skipped"] = " ".join(str(error).split())[:160]
+        else:
+            losses = [loss for _, loss in looks]
+            means = [sum(losses[at - 2 : at + 1]) / 3 for at in range(2, len(losses))]
+            told["to_loss"] = next(
+                (step for (step, _), mean in zip(looks[2:], means, strict=True) if mean <= target), None
+            )
+            told["loss"], told["accuracy"] = taken.measured(options.model, final)
+            told |= {"steps": options.steps, "bytes": (node.trace.sent_bytes[node.rank] - sent) / options.steps}
         if node.rank == 0:
             print(json.dumps(told), flush=True)
-        del made
+
+
+def learned(
+    node: ProcessNode, options: argparse.Namespace, name: str, taken: Samples
+) -> tuple[list[tuple[int, float]], torch.Tensor]:
+    """Return held-out losses by steps, and the parameters at the end, of a way in which all step together."""
+    settings = {"ratio": options.ratio, "warm_up": options.warm_up, "momentum": options.momentum}
+    made, looks = make(name, options.model, node, **settings), []
+    for step in range(options.steps):
+        if step == options.steps * 3 // 4:
+            for each in made.optimizer.param_groups:
+                each["lr"] *= 0.1
+        made.step(*taken.batch(step))
+        if (step + 1) % LOOK == 0:
+            looks.append((step + 1, taken.measured(options.model, made.parameters(), HELD_OUT)[0]))
+    return looks, made.parameters()
 
 
 def worker(words: list[str]) -> None:
@@ -206,7 +217,11 @@ def figures(
     where: str, network: str, model: str, middle: dict[str, float], over: dict[str, float], trained: dict[str, Any]
 ) -> None:
     """Print the figures that have targets."""
-    ours = {name: rate for name, rate in over.items() if name not in (*PEERS, "alone") and "local" not in name}
+    ours = {
+        name: rate
+        for name, rate in over.items()
+        if name not in (*PEERS, "alone") and "local" not in name and name != ad_psgd.NAME
+    }
     if ours and "ddp fp32" in middle:
         best = max(ours, key=lambda name: ours[name])
         learned, dense = trained.get(best, {}), trained.get("ddp fp32", {})
