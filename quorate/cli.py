@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from quorate import cli_elastic, cli_federation, cli_flower, cli_showing, cli_using
+from quorate import cli_attack, cli_elastic, cli_federation, cli_flower, cli_showing, cli_using
 from quorate.cli_shared import (
     Data,
     Json,
@@ -169,6 +169,7 @@ for _show in (cli_showing.check, cli_showing.compare, cli_showing.report):
 app.command("list")(cli_showing.list_parts)
 app.add_typer(cli_federation.app)
 app.add_typer(cli_flower.app)
+app.command()(cli_attack.attack)
 for _use in (cli_using.predict, cli_using.export):
     app.command()(_use)
 

@@ -11,26 +11,31 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from quorate.aggregators import Aggregator, name_of, what_it_needs
+from quorate.aggregators import Aggregator, what_it_is_given, what_it_needs
 from quorate.aggregators.mean import mean
 from quorate.codecs import Codec, State
 from quorate.codecs.error_feedback import ErrorFeedback, entries
 from quorate.codecs.identity import Identity
 from quorate.collectives import Collective
 from quorate.collectives.backend import backend
+from quorate.combination import combine
 from quorate.errors import RunError
+from quorate.exchange_checks import require_finite, require_sensible
 from quorate.flat import Layout
+from quorate.hostility import Hostility
 from quorate.node import Heard, Node
 from quorate.rand import At
-from quorate.sparse_collectives import Entries, Load, Said, SparseCollective, has_left_out
+from quorate.sparse_collectives import Entries, Load, Said, SparseCollective
 from quorate.sparse_collectives._load import load_of, says_entries
 from quorate.sparse_collectives.gather import gather
-from quorate.wire import Message, Opens, Ragged, Wire, described, require, size_in_bytes
+from quorate.suspicion import Judgement
+from quorate.trees import branch, leaf
+from quorate.wire import Message, Opens, Ragged, Wire, described, size_in_bytes
 
 
 @runtime_checkable
@@ -62,6 +67,8 @@ class Exchange:
         sparse_collective: how messages that say chosen entries are combined.
         layout: the parameters that an update's entries are, if that is known.
         watch: is shown each update, or piece of one, before it is encoded; it must not write to it.
+        hostility: makes some of the workers lie.
+        judged: is told each worker's score where updates are combined one by one.
 
     Raises:
         Incompatible: if the codecs can't follow one another, the aggregator must see more than they let it, a
@@ -74,45 +81,11 @@ class Exchange:
     sparse_collective: SparseCollective = gather
     layout: Layout | None = field(default=None, repr=False)
     watch: Callable[[Tensor, At], None] | None = field(default=None, repr=False, compare=False)
+    hostility: Hostility | None = None
+    judged: Callable[[Judgement], None] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        require(
-            self.facts.opens >= what_it_needs(self.aggregator),
-            f"{name_of(self.aggregator)} needs each worker's update, but {self.codec} lets only their total be opened",
-            "use the aggregator `mean`",
-        )
-        require(
-            self.collective is backend or self.sums_in_flight,
-            f"the collective `{name_of(self.collective)}` has nothing to sum: messages are gathered and decoded",
-            "leave out [collective]",
-        )
-        require(
-            self.sums_in_flight or not self.meets_itself,
-            f"{self.codec} sums on the way, but {name_of(self.aggregator)} needs each worker's update",
-            'name = "mean" in [aggregator], or another codec',
-        )
-        self._require_sparse()
-
-    def _require_sparse(self) -> None:
-        """Refuse a sparse collective that messages can't be combined by."""
-        if self.sparse_collective is gather:
-            return
-        name, without = name_of(self.sparse_collective), "leave out [sparse_collective]"
-        require(
-            says_entries(self.codec),
-            f"the sparse collective `{name}` combines chosen entries, but {self.codec} begins with no sparsifier",
-            f'{without}, or put e.g. [[codec]] name = "top_k" first',
-        )
-        require(
-            what_it_needs(self.aggregator) == Opens.TOTAL,
-            f"the sparse collective `{name}` makes a sum, but {name_of(self.aggregator)} needs each worker's update",
-            without,
-        )
-        require(
-            isinstance(self.codec, ErrorFeedback) or not has_left_out(self.sparse_collective),
-            f"the sparse collective `{name}` leaves entries out of the sum, which nobody would remember",
-            'put [[codec]] name = "error_feedback" first, or name = "ring" in [sparse_collective]',
-        )
+        require_sensible(self)
 
     def laid_out(self, layout: object) -> Exchange:
         """Return the exchange of updates whose entries are the parameters that a layout, if it is one, names."""
@@ -128,11 +101,28 @@ class Exchange:
     @cached_property
     def sums_in_flight(self) -> bool:
         """Whether messages are summed on their way, rather than gathered and decoded one by one."""
-        return self.facts.summable and self.facts.aligned and what_it_needs(self.aggregator) == Opens.TOTAL
+        return self.facts.summable and self.facts.aligned and not self.sees_each
+
+    @cached_property
+    def staged(self) -> bool:
+        """Whether forged updates are put in where updates are combined; see `Hostility`."""
+        hostility = self.hostility
+        return hostility is not None and (hostility.knows == "all" or not isinstance(self.codec, Identity))
+
+    @cached_property
+    def sees_each(self) -> bool:
+        """Whether each worker's update is looked at where updates are combined, and not only their total."""
+        return what_it_needs(self.aggregator) != Opens.TOTAL or self.staged
+
+    @cached_property
+    def _goes_on(self) -> bool:
+        """Whether the aggregator starts from what the meeting before has come to, which is then kept in the state."""
+        return "last" in what_it_is_given(self.aggregator)
 
     def init(self, like: Tensor) -> State:
-        """Return the codec's state before the first meeting."""
-        return self.codec.init(like)
+        """Return the state before the first meeting: the codec's, and what the last meeting has come to if needed."""
+        state = self.codec.init(like)
+        return {"codec": state, "last": torch.full_like(like, torch.nan)} if self._goes_on else state
 
     def emits(self, like: Tensor) -> Message:
         """Return tensors of the shapes and dtypes that travel for an update like this one."""
@@ -168,7 +158,7 @@ class Exchange:
             if self.watch is not None:
                 self.watch(update, at)
             if isinstance(self.codec, Identity):
-                return await self.collective(node, update, share), state
+                return await self.collective(node, self._forged(update, at), share), state
             self.require_finite(update, at)
             if isinstance(self.codec, Meeting):
                 return await self.codec.meet(node, update, state, at, share, self.collective)
@@ -177,11 +167,13 @@ class Exchange:
             head, side, state = self.codec.encode(update, state, at)
             total = await self.collective(node, head)
             return self.codec.decode(total, side, update, at), state
+        last = leaf(state, "last") if self._goes_on else None
         message, state = self.say(update, state, at)
         most = self.emits(update)
-        if what_it_needs(self.aggregator) != Opens.TOTAL:
+        if self.sees_each:
             heard = await node.all_gather(message, most)
-            return self._once(heard, lambda: self._combined(heard, most, update, at, weights), weights), state
+            total = self._once(heard, lambda: self._combined(heard, most, update, at, weights, last), weights)
+            return total, {**state, "last": total} if self._goes_on else state
 
         def total_of(heard: Sequence[Message]) -> Tensor:
             return self._once(heard, lambda: self._total(heard, most, zeros(), at, weights), weights)
@@ -209,7 +201,7 @@ class Exchange:
     @cached_property
     def combines_entries(self) -> bool:
         """Whether messages say chosen entries, of which a sparse collective can form the sum."""
-        return says_entries(self.codec) and what_it_needs(self.aggregator) == Opens.TOTAL
+        return says_entries(self.codec) and not self.sees_each
 
     @property
     def remembers(self) -> bool:
@@ -235,8 +227,14 @@ class Exchange:
             self.watch(update, at)
         self.require_finite(update, at)
         ragged = isinstance(self.emits(update), Ragged)
-        head, side, state = self.codec.encode(update, state, at)
-        return Ragged((head, *side)) if ragged else (head, *side), state
+        own = branch(state, "codec") if self._goes_on else state
+        head, side, own = self.codec.encode(self._forged(update, at), own, at)
+        return Ragged((head, *side)) if ragged else (head, *side), {**state, "codec": own} if self._goes_on else own
+
+    def _forged(self, update: Tensor, at: At) -> Tensor:
+        if self.hostility is None or self.staged:
+            return update
+        return self.hostility.forged(update, at, self.aggregator)
 
     def hear(self, message: Message, like: Tensor, at: At) -> Tensor:
         """Decode one worker's message to an update like this one; `at` is where it was made."""
@@ -257,11 +255,18 @@ class Exchange:
         return total
 
     def _combined(
-        self, heard: Sequence[Message], most: Message, like: Tensor, at: At, weights: Sequence[float] | None
+        self,
+        heard: Sequence[Message],
+        most: Message,
+        like: Tensor,
+        at: At,
+        weights: Sequence[float] | None,
+        last: Tensor | None,
     ) -> Tensor:
         """Decode what was heard, and aggregate."""
         each = enumerate(self._expected(heard, most))
-        return self.combine([self.hear(message, like, at._replace(rank=rank)) for rank, message in each], weights)
+        decoded = [self.hear(message, like, at._replace(rank=rank)) for rank, message in each]
+        return self.combine(decoded, weights, at, range(len(decoded)), last=_known(last))
 
     def _expected(self, heard: Sequence[Message], most: Message) -> Sequence[Message]:
         """Refuse messages of other lengths than the codec declares; of ragged ones, the engine has seen to it."""
@@ -280,21 +285,26 @@ class Exchange:
         Raises:
             RunError: naming step, rank and parameter.
         """
-        if isinstance(self.codec, Identity) or torch.isfinite(torch.dot(update, update)):
-            return
-        wrong = (~torch.isfinite(update)).nonzero()
-        if len(wrong):
-            place, name = int(wrong[0]), ""
-            for parameter, shape, offset in self.layout.places if self.layout is not None else ():
-                if offset <= place < offset + shape.numel():
-                    name = f" of `{parameter}`"
-            raise RunError(
-                f"step {at.step + 1}, rank {at.rank}: entry {place}{name} of the update is {float(update[place])},"
-                f" which {self.codec} can't send",
-                "lower the learning rate, and look for NaN or huge values in the data",
-            )
+        if not isinstance(self.codec, Identity):
+            require_finite(update, at, f"{self.codec} can't send", self.layout)
 
-    def combine(self, updates: Sequence[Tensor], weights: Sequence[float] | None = None) -> Tensor:
-        """Aggregate updates of shape (d,) that were heard one by one."""
-        along: Any = None if weights is None else torch.tensor(weights, dtype=torch.float64)
-        return self.aggregator(torch.stack(list(updates)), along)
+    def combine(
+        self,
+        updates: Sequence[Tensor],
+        weights: Sequence[float] | None,
+        at: At,
+        ranks: Sequence[int],
+        *,
+        last: Tensor | None = None,
+        peer: int | None = None,
+    ) -> Tensor:
+        """Aggregate updates of shape (d,) that were heard one by one; see `quorate.combination.combine`."""
+        hostility = self.hostility if self.staged else None
+        return combine(
+            self.aggregator, updates, weights, at, ranks, last=last, peer=peer, hostility=hostility, judged=self.judged
+        )
+
+
+def _known(last: Tensor | None) -> Tensor | None:
+    """Return what the last meeting has come to, None before the first, of which checkpoints hold NaN."""
+    return None if last is None or bool(last[:1].isnan().any()) else last

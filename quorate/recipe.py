@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, field, is_dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -17,10 +17,12 @@ import tomli_w
 from pydantic import BaseModel, Field
 
 from quorate import graph_check, loading, misplaced, parts
+from quorate.attacked import hostility_of, poison, require_tolerated
 from quorate.availability import Availability
 from quorate.cluster import Cluster
 from quorate.errors import RecipeError, suggestion
 from quorate.exchange import Exchange
+from quorate.hostility import Hostility
 from quorate.learning_rates import Product
 from quorate.optimizer import Optimizer, known_optimizers
 from quorate.partitions import Partition
@@ -30,6 +32,7 @@ from quorate.rand import Rand
 from quorate.settings import (
     ComparisonSettings,
     FederationSettings,
+    HostileSettings,
     ProcessSettings,
     RecordSettings,
     SimulatorSettings,
@@ -52,6 +55,7 @@ _SETTINGS: dict[str, type[BaseModel]] = {
     "record": RecordSettings,
     "federation": FederationSettings,
     "comparison": ComparisonSettings,
+    "hostile": HostileSettings,
 }
 
 
@@ -78,13 +82,18 @@ class Recipe:
     record: RecordSettings = field(default_factory=RecordSettings)
     federation: FederationSettings = field(default_factory=FederationSettings)
     comparison: ComparisonSettings = field(default_factory=ComparisonSettings)
+    hostile: HostileSettings = field(default_factory=HostileSettings)
 
     def training(self, size: int, data: Path | None, device: str = "cpu") -> Training | SparseTraining:
         """Load the task, and divide its data among those of a number of ranks that train; see `loading.load`."""
         task, trainers, rand = self._load(data), self.plan(size).trainers, Rand(self.seed)
         if isinstance(task, SparseTask):
             return SparseTraining(task, self.partition, trainers, rand)
-        return Training(task, self.partition, trainers, rand, device)
+        training = Training(task, self.partition, trainers, rand, device)
+        hostility = self.hostility(size)
+        if hostility is not None:
+            poison(training, hostility)
+        return training
 
     def task(self, data: Path | None) -> Task:
         """Load the task, of a model whose parameters all workers hold; see `training`."""
@@ -110,8 +119,25 @@ class Recipe:
 
     @property
     def exchange(self) -> Exchange:
-        """What is said in a meeting, and how it is combined."""
-        return exchange_of(self.tables, self.folder)
+        """What is said in a meeting, and how it is combined; nobody lies in it but by `attacked`."""
+        return exchange_of(self.tables, self.folder, self._hostility)
+
+    @property
+    def _hostility(self) -> Hostility | None:
+        return hostility_of(self.tables, self.hostile, self.folder, self.seed)
+
+    def hostility(self, size: int) -> Hostility | None:
+        """Return who of a number of ranks carries out the [attack]; None if there is none.
+
+        Raises:
+            RecipeError: if so many can't.
+        """
+        found = self._hostility
+        return None if found is None else replace(found, among=self.plan(size).trainers)
+
+    def attacked(self, exchange: Exchange, size: int) -> Exchange:
+        """Return an exchange of a number of ranks in which those who carry out the [attack] are known."""
+        return exchange if exchange.hostility is None else replace(exchange, hostility=self.hostility(size))
 
     @property
     def program(self) -> Any:
@@ -158,6 +184,8 @@ class Recipe:
         for key in _SETTINGS:
             if key in _OF_FEDERATIONS and not self.plan(self.workers).federated:
                 continue
+            if key == "hostile" and "attack" not in self.tables:
+                continue
             whole[key] = getattr(self, key).model_dump(mode="json", exclude_none=True)
         return tomli_w.dumps(without_none(whole))
 
@@ -203,7 +231,7 @@ def resolve(whole: Mapping[str, Any], name: str, folder: Path) -> Recipe:
         table = whole.get(kind, DEFAULTS.get(kind))
         if kind in OF_LISTS:
             if not isinstance(table, list) or not all(isinstance(each, Mapping) for each in table):
-                raise RecipeError(f"codecs are written as [[{kind}]], one table each, in their order on the wire")
+                raise RecipeError(f"{kind}s are written as [[{kind}]], one table each, in their order")
         elif kind == "learning_rate" and isinstance(table, list) and table:
             if not all(isinstance(each, Mapping) for each in table):
                 raise RecipeError(
@@ -228,6 +256,8 @@ def resolve(whole: Mapping[str, Any], name: str, folder: Path) -> Recipe:
         raise RecipeError(
             f"program `{tables['program']['name']}` needs an [optimizer]", '[optimizer]\nname = "sgd"\nlr = 0.1'
         )
+    if "hostile" in whole and "attack" not in tables:
+        raise RecipeError("[hostile] says who carries out an attack, but there is none", '[attack]\nname = "sign_flip"')
     settings = {key: checked(key, model, whole.get(key, {})) for key, model in _SETTINGS.items()}
     recipe = Recipe(name, folder, seed, workers, tables, **settings)
     _check(recipe)
@@ -251,6 +281,10 @@ def _check(recipe: Recipe) -> None:
         get_type_hints(part).get("return"), recipe.tables["task"], recipe.tables["program"], recipe.folder
     )
     _ = recipe.partition, recipe.exchange
+    plan = recipe.plan(recipe.workers)
+    if plan.meets and not plan.federated:
+        require_tolerated(recipe.exchange.aggregator, plan.trainers)
+    recipe.hostility(recipe.workers)
     keywords = recipe.program.keywords if isinstance(recipe.program, partial) else {}
     if "period" in recipe.tables:
         period = timing(keywords["period"])

@@ -21,6 +21,7 @@ from quorate.histogram import Histograms
 from quorate.metrics_file import Metrics, read_lines
 from quorate.settings import RecordSettings
 from quorate.sparse.training import SparseTraining
+from quorate.suspicion import Suspects
 from quorate.trace import Trace
 from quorate.training import Training
 from quorate.trees import Tree
@@ -89,6 +90,9 @@ class RunRecorder:
         self._histograms = Histograms(seen, settings.histogram)
         self.watch = self._histograms.watch
         """Is shown what is about to be said."""
+        self._suspects = Suspects(folder, self._writer, settings.metrics, after)
+        self.judge = self._suspects.judge
+        """Is told how far workers' updates are from what they were combined to."""
         self._steps: dict[int, _Step] = {}
         self._present, self._left = len(ranks), set[int]()
         self._evaluated: dict[str, float] = {}
@@ -210,6 +214,7 @@ class RunRecorder:
         """Close the files."""
         self._metrics.close()
         self._histograms.close()
+        self._suspects.close()
 
 
 def _parameters(shared: Tree, own: Tree) -> Tensor | None:

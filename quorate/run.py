@@ -110,8 +110,8 @@ def _simulate(
         schedule=schedule,
         may_leave=recipe.plan(size).may_leave,
     )
-    exchange = choosing.resolved(recipe, folder.read(where)).laid_out(training.layout)
-    program, exchange = recipe.program, replace(exchange, watch=record.watch)
+    exchange = recipe.attacked(choosing.resolved(recipe, folder.read(where)).laid_out(training.layout), size)
+    program, exchange = recipe.program, replace(exchange, watch=record.watch, judged=record.judge)
     with closing(record):
         parameters = simulator.run(lambda node: program(node, training, exchange))[0]
         measures = record.finish(parameters)

@@ -70,6 +70,26 @@ class RecordSettings(BaseModel):
     histogram: int = Field(default=0, ge=0)
 
 
+class HostileSettings(BaseModel):
+    """Which workers carry out the [attack].
+
+    Args:
+        f: how many; None: as many as the aggregator is told to withstand, at least one.
+        ranks: who they are; None: the last f.
+        redrawn: f others in every step.
+        start: the first step in which they lie, from 0.
+        knows: "own": what they have computed themselves; "all": all honest updates.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    f: int | None = Field(default=None, ge=0)
+    ranks: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(default=None, min_length=1)
+    redrawn: bool = False
+    start: int = Field(default=0, ge=0)
+    knows: Literal["own", "all"] = "all"
+
+
 class ComparisonSettings(BaseModel):
     """What a federation is compared with when its training is over.
 

@@ -7,32 +7,47 @@ from pathlib import Path
 from typing import Any
 
 from quorate import parts
-from quorate.aggregators import Aggregator
+from quorate.aggregators import Aggregator, what_it_is_given
 from quorate.codecs import Codec
 from quorate.codecs.adaptive import Adaptive
 from quorate.codecs.chain import Chain
 from quorate.codecs.identity import Identity
 from quorate.collectives import Collective
+from quorate.combination import PreAggregated
 from quorate.errors import RecipeError
 from quorate.exchange import Exchange
+from quorate.hostility import Hostility
 from quorate.sparse_collectives import SparseCollective
 from quorate.sparse_collectives.gather import gather
 
 
-def exchange_of(tables: Mapping[str, Any], folder: Path) -> Exchange:
+def aggregator_of(tables: Mapping[str, Any], folder: Path) -> Aggregator:
+    """Return how a recipe's updates are combined, after its pre-aggregators if it has any."""
+    aggregator: Aggregator = _part("aggregator", tables["aggregator"], folder)
+    before = tuple(_part("pre_aggregator", each, folder) for each in tables.get("pre_aggregator", ()))
+    return PreAggregated(before, aggregator) if before else aggregator
+
+
+def _part(kind: str, table: Mapping[str, Any], folder: Path) -> Any:
+    part = parts.find(kind, table.get("name"), folder)
+    return parts.build(kind, table, dict.fromkeys(what_it_is_given(part)), folder)
+
+
+def exchange_of(tables: Mapping[str, Any], folder: Path, hostility: Hostility | None = None) -> Exchange:
     """Return what is said in a meeting, and how it is combined.
 
     Args:
         tables: the recipe's parts.
         folder: where files that the recipe names are looked for.
+        hostility: makes some of the workers lie.
 
     Raises:
         RecipeError: if they can't work together.
     """
-    aggregator: Aggregator = parts.build("aggregator", tables["aggregator"], folder=folder)
+    aggregator = aggregator_of(tables, folder)
     collective: Collective = parts.build("collective", tables["collective"], folder=folder)
     sparse: SparseCollective = parts.build("sparse_collective", tables["sparse_collective"], folder=folder)
-    return Exchange(codec_of("codec", tables["codec"], folder), aggregator, collective, sparse)
+    return Exchange(codec_of("codec", tables["codec"], folder), aggregator, collective, sparse, hostility=hostility)
 
 
 def require_meetings(exchange: Exchange, program: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any, get_type_hints
 from quorate import parts
 from quorate.algorithms import Algorithm
 from quorate.codecs import Codec
+from quorate.codes import Code
 from quorate.learning_rates import LearningRate
 from quorate.optimizer import Optimizer
 from quorate.outer_optimizers import OuterOptimizer
@@ -26,11 +27,12 @@ OF_PROGRAM: dict[Any, str] = {
     Algorithm: "algorithm",
     Selection: "selection",
     Codec: "downlink",
+    Code: "code",
 }
 PARTS = (
     *("task", "partition", "program", "optimizer", "outer_optimizer", "learning_rate"),
     *("period", "topology", "codec", "aggregator", "collective", "sparse_collective"),
-    *("algorithm", "selection", "downlink", "availability"),
+    *("algorithm", "selection", "downlink", "availability", "pre_aggregator", "attack", "code"),
 )
 DEFAULTS: dict[str, Any] = {
     "task": {"name": "digits"},
@@ -46,10 +48,12 @@ DEFAULTS: dict[str, Any] = {
     "algorithm": {"name": "fed_avg"},
     "selection": {"name": "uniform"},
     "downlink": [],
+    "pre_aggregator": [],
+    "code": {"name": "repetition"},
 }
 
 
-OF_LISTS = ("codec", "downlink")
+OF_LISTS = ("codec", "downlink", "pre_aggregator")
 
 
 def parts_of(program: Any) -> dict[str, str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -13,6 +15,7 @@ from quorate.flat import Layout
 from quorate.gradient import Batch, Gradient, Objective, TaskError, where
 from quorate.partitions import Partition
 from quorate.rand import Rand
+from quorate.replicas import Replicas
 from quorate.shares import Shares
 from quorate.tasks import Data, Task
 
@@ -50,9 +53,23 @@ class Training:
         self._initial = self.layout.flatten(objective)
         self.gradient = Gradient(objective, self.layout, self.train)
 
+    @cached_property
+    def replicas(self) -> Replicas:
+        """Batches of all data, undivided, that several workers take."""
+        return Replicas(self.gradient, self.rand, sum(self._sizes))
+
     def initial(self) -> Tensor:
         """Return the initial parameters (d,), equal on all workers, to be read only."""
         return self._initial
+
+    def replace_share(self, rank: int, data: Data) -> None:
+        """Give a worker other samples than its own, as many; before any training."""
+        first = len(self.train)
+        to = self.train.x.device
+        x, y = torch.cat([self.train.x, data.x.to(to)]), torch.cat([self.train.y, data.y.to(to)])
+        self.train = self.gradient.data = Data(x, y)
+        self.task = replace(self.task, train=Data(x.cpu(), y.cpu()))
+        self.shards[rank] = torch.arange(first, first + len(data))
 
     def batch(self, rank: int, step: int, size: int | Literal["full"]) -> Batch:
         """Return a worker's batch of a step, counted from 0; see `Shares.indices`."""

@@ -79,7 +79,8 @@ def _run(
     chosen = _chosen(where, recipe, training, board, device)
     record = RunRecorder(where, range(rank, rank + 1), size, recipe.record, training, trace, resumed, progress)
     node = ProcessNode(recorder=record, trace=trace, store=board, device=device, timeout=recipe.processes.timeout)
-    exchange = replace(chosen.laid_out(training.layout), watch=record.watch)
+    exchange = recipe.attacked(chosen.laid_out(training.layout), size)
+    exchange = replace(exchange, watch=record.watch, judged=record.judge)
     with closing(record):
         parameters = node.run(recipe.program(node, training, exchange))
         measures = record.finish(parameters)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,15 @@ if not torch.cuda.is_available():
 
 settings.register_profile("quorate", deadline=None)  # machines are busy at times
 settings.load_profile("quorate")
+
+
+@pytest.fixture
+def forked_workers() -> Iterator[None]:
+    """Real workers begin in no time, by fork; the run that starts them is one of this process."""
+    from tests.forked import launching
+
+    with launching():
+        yield
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ what they draw in common comes from `seen.at.shared`, so that they need not talk
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -29,6 +30,7 @@ class Seen:
         at: step, rank and number of workers, and streams of chance.
         last: (d,), what the meeting before has come to; None in the first.
         aggregator: by which updates will be combined, as far as the hostile know.
+        among: how many updates will be combined, theirs included; None: those of all workers.
     """
 
     own: Tensor
@@ -37,6 +39,12 @@ class Seen:
     at: At
     last: Tensor | None = None
     aggregator: Aggregator = field(default=mean)
+    among: int | None = None
+
+    @property
+    def n(self) -> int:
+        """How many updates will be combined, of one honest worker at least."""
+        return max(self.at.size if self.among is None else self.among, self.f + 1)
 
     @property
     def f(self) -> int:
@@ -51,7 +59,13 @@ class Seen:
 
 @dataclass(frozen=True)
 class Attack:
-    """Does nothing: attacks replace what they need."""
+    """Does nothing: attacks replace what they need.
+
+    `alike`: what is forged depends on nothing but what all colluders of a meeting are shown, so that one of them can
+    forge for all.
+    """
+
+    alike: ClassVar[bool] = False
 
     def poisoned(self, data: Data, classes: int, rand: Rand) -> Data:
         """Return what a hostile worker trains on instead of its data, which is not written to.

@@ -109,8 +109,8 @@ class Blob:
             if count
         ]
 
-    def read(self, start: int, stop: int) -> bytes:
-        """Return the bytes from `start` on, before `stop`."""
+    def pieces(self, start: int, stop: int) -> list[bytes | memoryview]:
+        """Return the bytes from `start` on, before `stop`, in pieces that are not copied."""
         pieces: list[bytes | memoryview] = []
         at = start
         for begin, view in self._parts:
@@ -118,25 +118,33 @@ class Blob:
             if a < b:
                 pieces += [bytes(a - at), view[a - begin : b - begin]]
                 at = b
-        return b"".join((*pieces, bytes(stop - at)))
+        return [piece for piece in (*pieces, bytes(stop - at)) if piece]
 
-    def chunk_at(self, number: int) -> bytes:
-        """Return a chunk, counted from 0; the last one may be shorter."""
-        return self.read(number * self.chunk, min(self.bytes, (number + 1) * self.chunk))
+    def read(self, start: int, stop: int) -> bytes:
+        """Return the bytes from `start` on, before `stop`."""
+        return b"".join(self.pieces(start, stop))
+
+    def chunk_at(self, number: int) -> list[bytes | memoryview]:
+        """Return the pieces of a chunk, counted from 0; the last one may be shorter."""
+        return self.pieces(number * self.chunk, min(self.bytes, (number + 1) * self.chunk))
 
     @cached_property
     def chunks(self) -> tuple[str, ...]:
         """The SHA-256 of every chunk."""
         count = -(-self.bytes // self.chunk)
-        return tuple(hashlib.sha256(self.chunk_at(number)).hexdigest() for number in range(count))
+        return tuple(_sha256(self.chunk_at(number)) for number in range(count))
 
     @cached_property
     def sha256(self) -> str:
         """The SHA-256 of all bytes."""
-        digest = hashlib.sha256()
-        for start in range(0, self.bytes, self.chunk):
-            digest.update(self.read(start, min(self.bytes, start + self.chunk)))
-        return digest.hexdigest()
+        return _sha256(self.pieces(0, self.bytes))
+
+
+def _sha256(pieces: Sequence[bytes | memoryview]) -> str:
+    digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update(piece)
+    return digest.hexdigest()
 
 
 def _bytes_of(tensor: Tensor) -> memoryview:

@@ -90,10 +90,10 @@ def load_tree(path: Path) -> Tree:
 
 
 def save_blob(path: Path, blob: Blob) -> None:
-    """Write messages as one run of bytes, a chunk at a time."""
+    """Write messages as one run of bytes."""
     with path.open("wb") as file:
-        for start in range(0, blob.bytes, blob.chunk):
-            file.write(blob.read(start, min(blob.bytes, start + blob.chunk)))
+        for piece in blob.pieces(0, blob.bytes):
+            file.write(piece)
 
 
 def mapped(path: Path, count: int) -> Tensor:

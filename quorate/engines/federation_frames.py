@@ -162,10 +162,10 @@ FROM_SERVERS = (Welcome, Refusal, Ask, Chunk, Verdict, End)
 H = TypeVar("H", bound=Header)
 
 
-def frame(header: Header, content: bytes | memoryview = b"") -> bytes:
-    """Return a message as it is sent."""
+def frame(header: Header, *content: bytes | memoryview) -> bytes:
+    """Return a message as it is sent; its bytes may come in pieces."""
     text = header.kind.encode().ljust(8) + header.model_dump_json().encode()
-    return b"".join((_LENGTH.pack(len(text)), text, content))
+    return b"".join((_LENGTH.pack(len(text)), text, *content))
 
 
 def unframe(data: bytes, known: Sequence[type[Header]]) -> tuple[Header, memoryview]:

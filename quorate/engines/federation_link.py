@@ -130,8 +130,8 @@ class Link:
 
     def _chunk(self, broadcast: Broadcast, sha256: str) -> bytes:
         content = broadcast.blob.chunk_at(broadcast.places[sha256])
-        self._sent(len(content))
-        return frame(Chunk(sha256=sha256), content)
+        self._sent(sum(len(piece) for piece in content))
+        return frame(Chunk(sha256=sha256), *content)
 
     async def farewell(self, writer: asyncio.Task[None]) -> None:
         """Say why the stream is closed, if this side closes it, after what was to be said before."""

@@ -9,7 +9,6 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from quorate.aggregators import what_it_needs
 from quorate.algorithms import Algorithm, Combined
 from quorate.errors import QuorateError
 from quorate.exchange import Exchange
@@ -20,7 +19,7 @@ from quorate.rand import At, Rand
 from quorate.selections import Known
 from quorate.training import Training
 from quorate.trees import Tree, branch, leaf
-from quorate.wire import Message, Opens, Ragged, described
+from quorate.wire import Message, Ragged, described
 
 _TOLD = ("samples", "loss", "steps")  # numbers of every reply
 _UPDATE = "update"  # what algorithms call the difference that a client says
@@ -165,7 +164,7 @@ class Model:
 
     def _combined(self, name: str, like: Tensor, replies: Sequence[Reply], weights: Sequence[float]) -> Tensor:
         """Aggregate an update; if its total is all that is needed, one reply at a time is in memory."""
-        if what_it_needs(self._uplink.aggregator) == Opens.TOTAL:
+        if not self._uplink.sees_each:
             total, gathered = torch.zeros_like(like), Gathered()
             for reply, weight in zip(replies, weights, strict=True):
                 head, *side = reply.message(name)
@@ -174,7 +173,8 @@ class Model:
             gathered.add_to(total)
             return total
         heard = [self._uplink.hear(reply.message(name), like, self._at(name, reply)) for reply in replies]
-        return self._uplink.combine(heard, weights)
+        at = self._at(name, replies[-1])
+        return self._uplink.combine(heard, weights, at, [reply.client for reply in replies])
 
     def _at(self, name: str, reply: Reply) -> At:
         return at_of(self._training, self._size, name, reply.client, reply.round)

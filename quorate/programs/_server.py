@@ -104,7 +104,7 @@ class Shard:
             workers.pushed[src] = heard
             return
         workers.clocks[src] = clock
-        combined = self._exchange.combine([heard], [1.0])
+        combined = self._exchange.combine([heard], [1.0], at, [src])
         share = self._weights[src] / sum(self._weights[rank] for rank in workers.clocks)
         await self._step(combined * share if share != 1 else combined, clock - 1)
 
@@ -128,7 +128,10 @@ class Shard:
         present = sorted(workers.pushed)
         whole = sum(self._weights[rank] for rank in present)
         combined = self._exchange.combine(
-            [workers.pushed[rank] for rank in present], [self._weights[rank] / whole for rank in present]
+            [workers.pushed[rank] for rank in present],
+            [self._weights[rank] / whole for rank in present],
+            At(workers.reached, 0, self._node.size, self._rand),
+            present,
         )
         workers.pushed = {}
         await workers.delivered()

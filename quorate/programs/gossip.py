@@ -158,7 +158,8 @@ async def _averaged(
     arrived = [await every for every in coming]
     heard = {src: exchange.hear(each, parameters, at._replace(rank=src)) for src, each in arrived}
     heard[node.rank] = parameters
-    mixed = exchange.combine([heard[peer] for peer, _ in neighbours], [weight for _, weight in neighbours])
+    peers, weights = [peer for peer, _ in neighbours], [weight for _, weight in neighbours]
+    mixed = exchange.combine([heard[peer] for peer in peers], weights, at, peers, last=parameters, peer=node.rank)
     for every in sent:
         await every
     return mixed, said

@@ -94,7 +94,7 @@ async def push_sum(
         for every in sent:
             await every
         p = [float(pairs[peer][0]) for peer in sources]
-        x = exchange.combine([heard[peer] for peer in sources], p) * sum(p)
+        x = exchange.combine([heard[peer] for peer in sources], p, at, sources, peer=node.rank) * sum(p)
         w = torch.stack([pairs[peer][1:] for peer in sources]).sum(dim=0)
         z = x / float(w)
         after: Tree = {"parameters": z, "biased": x, "weight": w, "optimizer": state, "exchange": said}

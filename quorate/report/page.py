@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from quorate.errors import QuorateError
-from quorate.report import distribution, federation, figures, shell, units
+from quorate.report import distribution, federation, figures, shell, suspects, units
 from quorate.report.curves import curves
 from quorate.report.folder import RunRecord, load, names
 from quorate.report.picture import Picture
@@ -36,7 +36,15 @@ def write_report(folders: Sequence[Path], to: Path, target: Target | None = None
         raise QuorateError("a report needs at least one run folder", "quorate report RUN...")
     records = [load(folder) for folder in folders]
     text = _page(records, target)
-    to = Path(to)
+    return written(text, Path(to))
+
+
+def written(text: str, to: Path) -> Path:
+    """Write a page in one go, and return its path.
+
+    Raises:
+        QuorateError: if it can't be written.
+    """
     if to.is_dir():
         raise QuorateError(f"`{to}` is a folder", f"name a file, for example `{to / 'report.html'}`")
     beside = to.with_name(f".{to.name}.{os.getpid()}.part")
@@ -59,15 +67,15 @@ def _page(records: Sequence[RunRecord], target: Target | None) -> str:
         title = f"{_fact(record, 'recipe')} · {labels[0]}"
         parts = [_head("Run", _fact(record, "recipe"), f"{labels[0]}, {_summary(record)}")]
         parts += [_trouble(record), _cards(record), _facts(record)]
-        parts += [_compared(record), _section(curves(records, labels), numbers), *_details(record, numbers)]
+        parts += [_compared(record), section(curves(records, labels), numbers), *_details(record, numbers)]
     else:
         title = f"{len(records)} runs compared"
         parts = [_head("", title, ", ".join(labels))]
         parts += [_trouble(record, label) for record, label in zip(records, labels, strict=True)]
         parts.append(_table(records, target))
         if target is not None:
-            parts.append(_section(race(records, labels, target), numbers))
-        parts.append(_section(curves(records, labels), numbers))
+            parts.append(section(race(records, labels, target), numbers))
+        parts.append(section(curves(records, labels), numbers))
         for record, label in zip(records, labels, strict=True):
             inside = "".join([_facts(record), _compared(record), *_details(record, numbers)])
             summary = f"{_escape(label)} · {_escape(_summary(record))}"
@@ -166,18 +174,20 @@ def _details(record: RunRecord, numbers: Iterator[int]) -> list[str]:
         parts = [f'<section><h2>The workers</h2><p class="reading">{why}</p></section>']
     else:
         drawn = figures.pictures(record.trace, virtual=record.virtual, federated=record.federated)
-        parts = [_section(picture, numbers) for picture in drawn]
-    parts = [*[_section(picture, numbers) for picture in federation.pictures(record)], *parts]
+        parts = [section(picture, numbers) for picture in drawn]
+    beside = [*federation.pictures(record), *suspects.pictures(record)]
+    parts = [*[section(picture, numbers) for picture in beside], *parts]
     updates = distribution.pictures(distribution.read(record.folder))
     recipe = f"<pre>{_escape(record.recipe)}</pre>" if record.recipe else "<p>The folder holds no recipe.</p>"
     return [
         *parts,
-        *[_section(picture, numbers) for picture in updates],
+        *[section(picture, numbers) for picture in updates],
         f"<section><details><summary>The recipe, with every default filled in</summary>{recipe}</details></section>",
     ]
 
 
-def _section(picture: Picture, numbers: Iterator[int]) -> str:
+def section(picture: Picture, numbers: Iterator[int]) -> str:
+    """Return a picture as HTML; `numbers` counts those of the page."""
     plot = ""
     if picture.figure is not None:
         name, height = f"plot-{next(numbers)}", picture.figure.layout.height

@@ -80,6 +80,7 @@ def test_workers_of_different_speed_are_saved_as_of_one_step(tmp_path):
 
 
 @pytest.mark.processes
+@pytest.mark.usefixtures("forked_workers")
 @pytest.mark.parametrize(
     ("ready", "kind", "size"),
     [
@@ -106,6 +107,7 @@ def test_real_workers_end_with_the_bits_of_simulated_ones_also_when_resumed(read
 
 
 @pytest.mark.processes
+@pytest.mark.usefixtures("forked_workers")
 @pytest.mark.timeout(240)
 def test_real_workers_of_downpour_train_with_a_codec_and_are_resumed(tmp_path):
     """In which order they come to the centre is not repeatable, but what they say is."""

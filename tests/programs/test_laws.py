@@ -16,6 +16,8 @@ from quorate import parts
 from quorate.cluster import Cluster
 from quorate.codecs.chain import Chain
 from quorate.codecs.identity import Identity
+from quorate.codes import Code
+from quorate.codes.repetition import Repetition
 from quorate.engines.batching import Batching
 from quorate.engines.simulator import Simulator
 from quorate.exchange import Exchange
@@ -34,10 +36,10 @@ STEPS = 7
 FOUND = {name: parts.find("program", name) for name in sorted(parts.names("program"))}
 NAMES = [name for name, each in FOUND.items() if "node" in signature(each).parameters and not trains_tables(each)]
 ADAM = Optimizer("adam", {"lr": 0.05})
-PARTS = {Optimizer: ADAM, Period: partial(every, tau=3), Topology: ring}
+PARTS = {Optimizer: ADAM, Period: partial(every, tau=3), Topology: ring, Code: Repetition(0)}
 OWN = {"ad_psgd": {"topology": star}, "gossip": {"consensus_step": 1.0}}
 WAIT_FOR_NOBODY = {"ad_psgd", "downpour"}  # so that the order of events, and hence the result, follows the clock
-SPEAK_PLAINLY = {"ad_psgd"}
+SPEAK_PLAINLY = {"ad_psgd", "coded_sgd"}
 every_program = pytest.mark.parametrize("name", NAMES)
 
 

@@ -44,6 +44,7 @@ def recipe(folder: Path, steps: int = 20, **program: object) -> Path:
 
 
 @pytest.mark.processes
+@pytest.mark.usefixtures("forked_workers")
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("more", [{}, {"colocated": False, "servers": 1}])
 def test_simulated_and_real_workers_end_with_the_same_bits(more, tmp_path):

@@ -1,0 +1,152 @@
+"""Majority votes among replicas: workers that have done the same work should have come to the same bits.
+
+A worker first says the SHA-256 digest of its answer; who agrees is known from the digests alone, so that of those who
+agree only one has to send the answer itself. Whoever gets it compares it with the digest that has won.
+
+Source: Chen, Wang, Charles and Papailiopoulos, "DRACO: Byzantine-resilient distributed training via redundant
+gradients", ICML 2018, section 3 (the majority vote); the digests are ours.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from quorate.errors import RunError
+from quorate.wire import described
+
+DIGEST_BYTES = 32
+_AT_ONCE = 1 << 24  # bytes of answers from which on several are hashed at a time
+_BLOCK = 1 << 16  # coordinates
+
+
+@dataclass(frozen=True)
+class Vote:
+    """How the groups of replicas have voted.
+
+    Args:
+        majorities: of each group, the ranks that agree with what has won; what the first of them says is taken.
+        convicted: ranks that have said something else, in order; who has said nothing is not among them.
+    """
+
+    majorities: tuple[tuple[int, ...], ...]
+    convicted: tuple[int, ...]
+
+
+def digest(answer: Tensor) -> Tensor:
+    """Return what stands for an answer in a vote: the SHA-256 digest of its dtype, shape and bits.
+
+    Args:
+        answer: of any shape and dtype; on a device, it is copied to the CPU.
+
+    Returns:
+        (32,), uint8, on the CPU. Two answers that differ in a bit, e.g. 0.0 and -0.0, have different digests.
+    """
+    content = answer.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    hashed = hashlib.sha256(described((answer,)).encode())
+    hashed.update(content.numpy().data)
+    return torch.frombuffer(bytearray(hashed.digest()), dtype=torch.uint8)
+
+
+def digests_of(answers: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """Return the digests of answers, on as many threads as torch uses; None of who has said nothing."""
+
+    def one(answer: Tensor | None) -> Tensor | None:
+        return None if answer is None else digest(answer)
+
+    size, threads = sum(each.numel() * each.element_size() for each in answers if each is not None), 1
+    if size >= _AT_ONCE:
+        threads = torch.get_num_threads()
+    if threads == 1:
+        return [one(each) for each in answers]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(one, answers))
+
+
+def winners(digests: Sequence[Tensor | None], groups: Sequence[Sequence[int]], s: int) -> Vote:
+    """Count the votes of groups of at least 2s + 1 replicas, whose answers agree if they have the same bits.
+
+    Args:
+        digests: of all workers' answers, in their order, see `digest`; None of who has said nothing.
+        groups: the ranks of each group.
+        s: how many of a group may answer arbitrarily, or not at all: s + 1 equal answers decide.
+
+    Raises:
+        RunError: naming the group, if in one no answer has been given s + 1 times.
+    """
+
+    def party(group: Sequence[int]) -> tuple[list[int], list[int]]:
+        parties: dict[bytes, list[int]] = {}
+        for rank in group:
+            vote = digests[rank]
+            if vote is not None:
+                parties.setdefault(bytes(vote.tolist()), []).append(rank)
+        largest = max(parties.values(), key=lambda ranks: len(ranks), default=[])
+        return largest, [rank for ranks in parties.values() if ranks is not largest for rank in ranks]
+
+    return _counted([party(group) for group in groups], groups, s)
+
+
+def winners_by_distance(
+    answers: Sequence[Tensor | None], groups: Sequence[Sequence[int]], s: int, tolerance: float
+) -> Vote:
+    """Count the votes of groups of at least 2s + 1 replicas, whose answers agree if they are close.
+
+    In every group that answer wins which most others are close to. If honest answers are close to each other, it is
+    close to at least one of them, and only who is more than twice as far from it is convicted, which no honest one is.
+
+    Args:
+        answers: of all workers, (d,) each, in their order; None of who has said nothing.
+        tolerance: close is a Euclidean distance of at most this part of the median norm of the group's answers.
+
+    Raises:
+        RunError: naming the group, if in one no answer has s others close to it; those that are not finite have none.
+    """
+
+    def party(group: Sequence[int]) -> tuple[list[int], list[int]]:
+        said = [(rank, each) for rank in group if (each := answers[rank]) is not None]
+        apart = _distances([each for _, each in said])
+        norms = [row[-1] for row in apart[:-1]]
+        finite = [place for place, norm in enumerate(norms) if norm < torch.inf]
+        if not finite:
+            return [], [rank for rank, _ in said]
+        near = tolerance * sorted(norms[place] for place in finite)[(len(finite) - 1) // 2]
+        around = {place: [other for other in finite if apart[place][other] <= near] for place in finite}
+        best = min(finite, key=lambda place: (-len(around[place]), sum(apart[place][other] for other in around[place])))
+        wrong = [rank for place, (rank, _) in enumerate(said) if not apart[best][place] <= 2 * near]
+        return [said[place][0] for place in (best, *(each for each in around[best] if each != best))], wrong
+
+    return _counted([party(group) for group in groups], groups, s)
+
+
+def _distances(answers: Sequence[Tensor]) -> list[list[float]]:
+    """Return the Euclidean distances (m + 1, m + 1) between answers, and of each from 0, the last; not less than inf if
+    one is not finite."""
+    m = len(answers)
+    squares = torch.zeros(m + 1, m + 1, dtype=torch.float64)
+    for first in range(0, len(answers[0]) if answers else 0, _BLOCK):
+        rows = [each[first : first + _BLOCK].double().cpu() for each in answers]
+        for one, row in enumerate(rows):
+            for other in range(one):
+                squares[one, other] += (row - rows[other]).square_().sum()
+            squares[m, one] += row.square().sum()
+    return (squares + squares.T).sqrt_().nan_to_num_(nan=torch.inf).tolist()
+
+
+def _counted(parties: Sequence[tuple[Sequence[int], Sequence[int]]], groups: Sequence[Sequence[int]], s: int) -> Vote:
+    """Return the vote, of which the largest party of each group and those who are wrong are known."""
+    for number, (group, (party, _)) in enumerate(zip(groups, parties, strict=True)):
+        if len(party) <= s:
+            raise RunError(
+                f"group {number} (ranks {', '.join(map(str, group))}) has no majority: of its {len(group)} answers, at"
+                f" most {len(party)} agree, and {s + 1} have to",
+                f"s = {s + 1}, in groups of {2 * s + 3}; if nobody is hostile, the replicas compute other bits: give"
+                " all the same number of threads, or set `tolerance`",
+            )
+    wrong = sorted(rank for _, ranks in parties for rank in ranks)
+    return Vote(tuple(tuple(party) for party, _ in parties), tuple(wrong))

@@ -1,0 +1,87 @@
+"""Workers that begin as copies of a process that has imported torch: in hundredths of a second instead of seconds.
+
+For tests of what workers do. Those of how they are started, watched and ended start them as users do.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import runpy
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch.distributed as dist
+
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(["quorate.cli", "quorate.run", "quorate.worker", "sklearn.datasets", "tests.tiny"])
+
+
+class Forked:
+    """What `subprocess.Popen` makes of `python -m MODULE WORDS`, as far as the launcher of workers asks for it.
+
+    Args:
+        env: all environment variables.
+        output: the file for what it writes to standard output and error; None for those of this process.
+    """
+
+    def __init__(self, command: Sequence[str], env: Mapping[str, str], output: Path | None = None) -> None:
+        python, flag, module, *words = command
+        assert (python, flag) == (sys.executable, "-m"), f"{command} is not started by fork"
+        self._process = _FORKS.Process(target=_run, args=(module, words, dict(env), output), daemon=True)
+        self._process.start()
+        self.kill = self._process.kill
+
+    def poll(self) -> int | None:
+        """Return the exit status, -N of one that signal N has killed; None while it runs."""
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """Wait for the end, or so many seconds; return the exit status."""
+        self._process.join(timeout)
+        return self.poll()
+
+
+def _run(module: str, words: Sequence[str], env: Mapping[str, str], output: Path | None) -> None:
+    os.environ.clear()
+    os.environ.update({name: value for name, value in env.items() if name != "QUORATE_LAUNCHER"})  # not its parent
+    if output is not None:
+        with output.open("wb") as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+    sys.argv = [module, *words]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+@contextmanager
+def launching() -> Iterator[None]:
+    """Have `launch` start workers by fork."""
+    with pytest.MonkeyPatch.context() as changed:
+        changed.setattr("quorate.engines.launch.subprocess", SimpleNamespace(Popen=Forked))
+        yield
+
+
+def ranks(module: str, words_of_rank: Sequence[Sequence[object]], seconds: float = 250) -> None:
+    """Run a module once per rank, each with its words; all must end well."""
+    processes = [Forked([sys.executable, "-m", module, *map(str, words)], os.environ) for words in words_of_rank]
+    assert [process.wait(seconds) for process in processes] == [0] * len(processes)
+
+
+def as_torchrun(module: str, size: int, folder: Path, seconds: float = 250) -> str:
+    """Run a module on ranks whose environment is that of torchrun's workers; return what they wrote, once all are well."""
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    told |= {"WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size), "OMP_NUM_THREADS": "1"}
+    processes, outputs = [], []
+    for rank in range(size):
+        outputs.append(folder / f"output-{rank}.txt")
+        env = os.environ | told | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        processes.append(Forked([sys.executable, "-m", module], env, outputs[-1]))
+    ends = [process.wait(seconds) for process in processes]
+    text = "".join(output.read_text() for output in outputs)
+    assert ends == [0] * size, text
+    return text
