@@ -25,7 +25,7 @@ from quorate.collectives import Collective
 from quorate.collectives.backend import backend
 from quorate.combination import combine
 from quorate.errors import RunError
-from quorate.exchange_checks import require_finite, require_sensible
+from quorate.exchange_checks import expected, require_finite, require_sensible
 from quorate.flat import Layout
 from quorate.hostility import Hostility
 from quorate.node import Heard, Node
@@ -35,7 +35,7 @@ from quorate.sparse_collectives._load import load_of, says_entries
 from quorate.sparse_collectives.gather import gather
 from quorate.suspicion import Judgement
 from quorate.trees import branch, leaf
-from quorate.wire import Message, Opens, Ragged, Wire, described, size_in_bytes
+from quorate.wire import Message, Opens, Ragged, Wire, size_in_bytes
 
 
 @runtime_checkable
@@ -249,7 +249,7 @@ class Exchange:
         self, heard: Sequence[Message], most: Message, total: Tensor, at: At, weights: Sequence[float] | None
     ) -> Tensor:
         """Add the weighted mean to a total (d,), in place."""
-        for rank, (head, *side) in enumerate(self._expected(heard, most)):
+        for rank, (head, *side) in enumerate(expected(heard, most, self.codec)):
             share = 1 / len(heard) if weights is None else weights[rank]
             self.codec.add(total, head, tuple(side), share, at._replace(rank=rank))
         return total
@@ -264,20 +264,9 @@ class Exchange:
         last: Tensor | None,
     ) -> Tensor:
         """Decode what was heard, and aggregate."""
-        each = enumerate(self._expected(heard, most))
+        each = enumerate(expected(heard, most, self.codec))
         decoded = [self.hear(message, like, at._replace(rank=rank)) for rank, message in each]
         return self.combine(decoded, weights, at, range(len(decoded)), last=_known(last))
-
-    def _expected(self, heard: Sequence[Message], most: Message) -> Sequence[Message]:
-        """Refuse messages of other lengths than the codec declares; of ragged ones, the engine has seen to it."""
-        shapes = [each.shape for each in most]
-        for rank, message in enumerate(heard):
-            if not isinstance(most, Ragged) and [each.shape for each in message] != shapes:
-                raise RunError(
-                    f"rank {rank} said {described(tuple(message))}, but {self.codec} says {described(most)}",
-                    "start all workers with the same recipe, on the same data",
-                )
-        return heard
 
     def require_finite(self, update: Tensor, at: At) -> None:
         """Refuse NaN and infinity, which a codec would hide, spread or keep for ever; costs one pass to read.

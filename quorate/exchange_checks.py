@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from quorate.aggregators import name_of, what_it_needs
+from quorate.codecs import Codec
 from quorate.codecs.error_feedback import ErrorFeedback
 from quorate.collectives.backend import backend
 from quorate.errors import RunError
@@ -16,7 +18,7 @@ from quorate.rand import At
 from quorate.sparse_collectives import has_left_out
 from quorate.sparse_collectives._load import says_entries
 from quorate.sparse_collectives.gather import gather
-from quorate.wire import Opens, require
+from quorate.wire import Message, Opens, Ragged, described, require
 
 if TYPE_CHECKING:
     from quorate.exchange import Exchange
@@ -60,6 +62,18 @@ def require_sensible(exchange: Exchange) -> None:
         f"the sparse collective `{name}` leaves entries out of the sum, which nobody would remember",
         'put [[codec]] name = "error_feedback" first, or name = "ring" in [sparse_collective]',
     )
+
+
+def expected(heard: Sequence[Message], most: Message, codec: Codec) -> Sequence[Message]:
+    """Return messages, refusing other lengths than the codec declares; of ragged ones, the engine has seen to it."""
+    shapes = [each.shape for each in most]
+    for rank, message in enumerate(heard):
+        if not isinstance(most, Ragged) and [each.shape for each in message] != shapes:
+            raise RunError(
+                f"rank {rank} said {described(tuple(message))}, but {codec} says {described(most)}",
+                "start all workers with the same recipe, on the same data",
+            )
+    return heard
 
 
 def require_finite(update: Tensor, at: At, what: str, layout: Layout | None) -> None:

@@ -6,6 +6,7 @@ import gc
 import shutil
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def simulate(
     """
     trace = Trace(size + 1)
     resumed = checkpoint.latest(where / "checkpoints", 1)
-    program, exchange = recipe.program, recipe.exchange
+    program, exchange = recipe.program, recipe.attacked(recipe.exchange, size)
     clients = client_of(program, training, exchange, size)
     cohorts = Cohorts(training.gradient, exact, recipe.simulator.processes)
     comparison = Comparison(clients, training.shards, recipe.comparison, cohorts)
@@ -55,6 +56,7 @@ def simulate(
         interrupted=recipe.simulator.interrupted,
         paranoid=recipe.simulator.paranoid,
     )
+    exchange = replace(exchange, judged=record.judge)
     with closing(record), closing(cohorts), _set_aside():
         parameters = simulator.run(lambda server: program(server, training, exchange))
         measures, seconds = record.finish(parameters), record.wall_seconds

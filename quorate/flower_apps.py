@@ -110,10 +110,12 @@ def client(recipe: Recipe, node: Mapping[str, Any]) -> FlowerClient:
     if count is None:
         training, shard = training_of(recipe, data), 0
     elif number < count:
-        training, shard = Training(recipe.task(data), recipe.partition, count, Rand(recipe.seed)), number
+        training = recipe.poisoned(Training(recipe.task(data), recipe.partition, count, Rand(recipe.seed)))
+        shard = number
     else:
         raise RunError(f"there is no part {number} of {count}", f"partition-id=0 .. partition-id={count - 1}")
-    clients, samples = client_of(recipe.program, training, recipe.exchange, recipe.workers), training.shards[shard]
+    exchange = recipe.attacked(recipe.exchange, recipe.workers)
+    clients, samples = client_of(recipe.program, training, exchange, recipe.workers), training.shards[shard]
 
     def answer(memory: Tree, request: Request) -> tuple[Tree, Answer]:
         return clients(Asked(number, memory, request, samples))
@@ -179,7 +181,7 @@ def _require_same(where: Path, recipe: Recipe) -> None:
 def _served(
     where: Path, recipe: Recipe, grid: Any, training: Training, told: Callable[[str], None], poll: float
 ) -> dict[str, Any]:
-    size, program, exchange = recipe.workers, recipe.program, recipe.exchange
+    size, program, exchange = recipe.workers, recipe.program, recipe.attacked(recipe.exchange, recipe.workers)
     clients, trace, store = client_of(program, training, exchange, size), Trace(size + 1), Store(where / "federation")
     with closing(store):
         last = store.committed()

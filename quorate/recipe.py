@@ -16,8 +16,8 @@ from typing import Annotated, Any, get_type_hints
 import tomli_w
 from pydantic import BaseModel, Field
 
-from quorate import graph_check, loading, misplaced, parts
-from quorate.attacked import hostility_of, poison, require_tolerated
+from quorate import loading, misplaced, parts
+from quorate.attacked import hostility_of, poison
 from quorate.availability import Availability
 from quorate.cluster import Cluster
 from quorate.errors import RecipeError, suggestion
@@ -26,9 +26,9 @@ from quorate.hostility import Hostility
 from quorate.learning_rates import Product
 from quorate.optimizer import Optimizer, known_optimizers
 from quorate.partitions import Partition
-from quorate.periods import timing
 from quorate.plan import Plan, plan_of
 from quorate.rand import Rand
+from quorate.recipe_check import check
 from quorate.settings import (
     ComparisonSettings,
     FederationSettings,
@@ -40,7 +40,7 @@ from quorate.settings import (
 )
 from quorate.sparse.task import SparseTask
 from quorate.sparse.training import SparseTraining
-from quorate.spoken import codec_of, exchange_of, require_meetings
+from quorate.spoken import codec_of, exchange_of
 from quorate.tables import DEFAULTS, OF_LISTS, OF_PROGRAM, PARTS, filled, parts_of, without_none
 from quorate.tasks import Task
 from quorate.training import Training
@@ -89,8 +89,15 @@ class Recipe:
         task, trainers, rand = self._load(data), self.plan(size).trainers, Rand(self.seed)
         if isinstance(task, SparseTask):
             return SparseTraining(task, self.partition, trainers, rand)
-        training = Training(task, self.partition, trainers, rand, device)
-        hostility = self.hostility(size)
+        return self.poisoned(Training(task, self.partition, trainers, rand, device), size)
+
+    def poisoned(self, training: Training, size: int | None = None) -> Training:
+        """Return a training in which those who carry out the [attack] have the data that it would give them.
+
+        Args:
+            size: number of ranks; None for the recipe's.
+        """
+        hostility = self.hostility(size or self.workers)
         if hostility is not None:
             poison(training, hostility)
         return training
@@ -260,7 +267,7 @@ def resolve(whole: Mapping[str, Any], name: str, folder: Path) -> Recipe:
         raise RecipeError("[hostile] says who carries out an attack, but there is none", '[attack]\nname = "sign_flip"')
     settings = {key: checked(key, model, whole.get(key, {})) for key, model in _SETTINGS.items()}
     recipe = Recipe(name, folder, seed, workers, tables, **settings)
-    _check(recipe)
+    check(recipe)
     for key in _OF_FEDERATIONS:
         if key in whole and not recipe.plan(workers).federated:
             raise RecipeError(
@@ -270,42 +277,3 @@ def resolve(whole: Mapping[str, Any], name: str, folder: Path) -> Recipe:
     return Recipe(
         name, folder, seed, workers, {kind: filled(kind, tables[kind], folder) for kind in tables}, **settings
     )
-
-
-def _check(recipe: Recipe) -> None:
-    """Build every part once, so that a mistake shows before any data is read."""
-    part = parts.find("task", recipe.tables["task"].get("name"), recipe.folder)
-    given = {"data": None} if "data" in parts.settings(part) else {}
-    parts.build("task", recipe.tables["task"], given, recipe.folder)
-    loading.require_kind(
-        get_type_hints(part).get("return"), recipe.tables["task"], recipe.tables["program"], recipe.folder
-    )
-    _ = recipe.partition, recipe.exchange
-    plan = recipe.plan(recipe.workers)
-    if plan.meets and not plan.federated:
-        require_tolerated(recipe.exchange.aggregator, plan.trainers)
-    recipe.hostility(recipe.workers)
-    keywords = recipe.program.keywords if isinstance(recipe.program, partial) else {}
-    if "period" in recipe.tables:
-        period = timing(keywords["period"])
-        period.due(period.init(), 1)
-    if "learning_rate" in recipe.tables:
-        keywords["learning_rate"](0, recipe.workers)
-    if "topology" in recipe.tables:
-        graph_check.row(keywords["topology"], 0, recipe.workers, 0)
-    steps = recipe.steps
-    if steps is not None and steps < 1:
-        raise RecipeError(f"`steps` must be at least 1, got {steps}", "steps = 300")
-    plan = recipe.plan(recipe.workers)
-    if recipe.availability is not None:
-        if not plan.federated:
-            raise RecipeError("[availability] is of the clients of a federation", "leave out [availability]")
-        recipe.availability(0, Rand(recipe.seed)).next_change(0.0)
-    if not plan.meets:
-        require_meetings(recipe.exchange, recipe.tables["program"]["name"])
-    if plan.alone and recipe.processes.device == "cuda":
-        raise RecipeError(
-            f"`{recipe.tables['program']['name']}` answers whoever comes first, over connections of two, which NCCL"
-            " does not have; they go by gloo, with tensors on the CPU",
-            'device = "cpu" in [processes]',
-        )

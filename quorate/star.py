@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, closing, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +170,7 @@ async def _served(
     beside: Beside | None,
     listens: Callable[[int], None],
 ) -> dict[str, Any]:
-    size, program, exchange = recipe.workers, recipe.program, recipe.exchange
+    size, program, exchange = recipe.workers, recipe.program, recipe.attacked(recipe.exchange, recipe.workers)
     clients, trace, store = client_of(program, training, exchange, size), Trace(size + 1), Store(where / "federation")
     server: FederationServer | None = None
 
@@ -185,6 +186,7 @@ async def _served(
         kept: Mapping[str, Any] = {} if committed is None else committed.facts
         settings = recipe.record.model_copy(update={"checkpoint": 0})
         record = RunRecorder(where, range(1), 1, settings, training, trace, resumed, progressed)
+        exchange = replace(exchange, judged=record.judge)
         with closing(record):
             rules = Rules(store.run, configuration(recipe), said_by(clients), recipe.federation, told)
             server = FederationServer(
@@ -274,9 +276,9 @@ async def join(
         number, count = part
         if not 0 <= number < count:
             raise RunError(f"there is no part {number} of {count}", f"--part 0/{count} .. {count - 1}/{count}")
-        training = Training(recipe.task(data), recipe.partition, count, Rand(recipe.seed))
+        training = recipe.poisoned(Training(recipe.task(data), recipe.partition, count, Rand(recipe.seed)))
     shard = training.shards[number]
-    clients = client_of(recipe.program, training, recipe.exchange, recipe.workers)
+    clients = client_of(recipe.program, training, recipe.attacked(recipe.exchange, recipe.workers), recipe.workers)
 
     def answer(memory: Tree, request: Request) -> tuple[Tree, Answer]:
         return clients(Asked(identity.number, memory, request, shard))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from quorate import parts
+from quorate.aggregators import what_it_is_given
 from quorate.algorithms import Algorithm
 from quorate.codecs import Codec
 from quorate.codes import Code
@@ -76,6 +77,7 @@ def filled(kind: str, table: Any, folder: Path) -> Any:
 def _with_defaults(kind: str, table: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     part = parts.find(kind, table.get("name"), folder)
     elsewhere = ["data", *(["codec"] if kind in OF_LISTS else ()), *(parts_of(part) if kind == "program" else ())]
+    elsewhere += what_it_is_given(part)
     defaults = {
         key: each.default
         for key, each in parts.settings(part).items()

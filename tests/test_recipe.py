@@ -115,7 +115,7 @@ def test_a_task_that_raises_is_named(error, tmp_path):
             "[optimizer] `nesterov`: input should be a valid boolean, got 1",
         ),
         ({"task": []}, '`task` must be a table, got []\nhint: [task]\nname = "..."'),
-        ({"codec": ["identity"]}, "codecs are written as [[codec]], one table each, in their order on the wire"),
+        ({"codec": ["identity"]}, "codecs are written as [[codec]], one table each, in their order"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(changes, says):

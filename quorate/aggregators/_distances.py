@@ -45,8 +45,8 @@ class Geometry:
         gram: (m, m), float64 on the CPU: inner products of the updates relative to the one at `centre`.
         squares: (m, m), float64 on the CPU: squared distances.
         centre: a place in `rows`.
-        drawn_in: (m,), float64: 1, but for updates out of all proportion, which stand for this part of their
-            displacement from the centre.
+        drawn_in: (m,), float64: 1, but for updates out of all proportion, which stand for this part of themselves.
+        unit: what updates were multiplied by, a power of two.
     """
 
     rows: list[int]
@@ -55,6 +55,12 @@ class Geometry:
     squares: Tensor
     centre: int
     drawn_in: Tensor
+    unit: float = 1.0
+
+    @property
+    def clipped(self) -> bool:
+        """Whether there are updates out of all proportion."""
+        return bool((self.drawn_in < 1).any())
 
 
 def geometry(rule: Callable[..., Tensor], updates: Tensor, weights: Tensor | None, f: int) -> Geometry:
@@ -104,11 +110,17 @@ def rescaled(updates: Tensor, rows: list[int], f: int) -> Geometry:
     factors = [scale * float(each) for each in drawn_in]
     centre = sorted(range(len(rows)), key=peaks.__getitem__)[(len(rows) - 1) // 2]
     gram = products(updates, rows, rows[centre], torch.float64, factors)
-    if bool((drawn_in < 1).any()):
-        return Geometry(rows, f, gram, between(gram), centre, drawn_in)
-    middle = int(between(gram).median(dim=1).values.argmin())
-    gram = products(updates, rows, rows[middle], torch.float64, factors)
-    return Geometry(rows, f, gram, between(gram), middle, drawn_in)
+    found = Geometry(rows, f, gram, between(gram), centre, drawn_in, scale)
+    return found if found.clipped else around(updates, found, int(found.squares.median(dim=1).values.argmin()))
+
+
+def around(updates: Tensor, found: Geometry, centre: int) -> Geometry:
+    """Return inner products relative to another row; squares of distances stay as they were."""
+    if centre == found.centre:
+        return found
+    factors = None if found.unit == 1 and not found.clipped else (found.unit * found.drawn_in).tolist()
+    wide = computed_in(updates) if factors is None else torch.float64
+    return replace(found, gram=products(updates, found.rows, found.rows[centre], wide, factors), centre=centre)
 
 
 def products(
@@ -164,22 +176,17 @@ def refined(updates: Tensor, found: Geometry) -> Geometry:
 
     Rows that are linked by such distances are taken relative to one of them, which leaves fewer rows each time.
     """
-    if bool((found.drawn_in < 1).any()):
-        return found
     squares, todo = found.squares.clone(), [(list(range(len(found.rows))), found.gram, NEAR[computed_in(updates)])]
-    unit = _unit(updates, found)
-    while todo:
+    while todo and not found.clipped:
         members, gram, near = todo.pop()
         lengths = gram.diagonal()
         close = between(gram) < near * (lengths[:, None] + lengths)
         for group in linked(close.tolist()):
             some = torch.tensor([members[place] for place in group])
-            among = squares[some][:, some]
-            rows = [found.rows[place] for place in some.tolist()]
-            factors = None if unit == 1 else [unit] * len(rows)
-            anew = products(updates, rows, rows[int(among.sum(dim=1).argmin())], torch.float64, factors)
-            again = close[group][:, group]
-            squares[some[:, None], some] = torch.where(again, between(anew), among)
+            among, rows = squares[some][:, some], [found.rows[place] for place in some.tolist()]
+            midmost = rows[int(among.sum(dim=1).argmin())]
+            anew = products(updates, rows, midmost, torch.float64, [found.unit] * len(rows))
+            squares[some[:, None], some] = torch.where(close[group][:, group], between(anew), among)
             todo.append((some.tolist(), anew, NEAR[torch.float64]))
     return replace(found, squares=squares)
 
@@ -205,5 +212,41 @@ def midst(updates: Tensor) -> int:
     starts = [0] if d <= runs * length else [d // runs * run for run in range(runs)]
     width = d if d <= runs * length else length
     sample = torch.cat([updates[:, start : start + width] for start in starts], dim=1).double()
-    squares = between(_gram(sample - sample.nan_to_num().median(dim=0).values))
+    sample -= sample.nan_to_num().median(dim=0).values
+    squares = between(sample @ sample.T)
     return int(squares.nan_to_num(nan=inf).median(dim=1).values.argmin())
+
+
+def combined(updates: Tensor, rows: Sequence[int], weights: Sequence[float]) -> Tensor:
+    """Return the sum (d,) of finite rows of updates (n, d) times weights that are at most 1 each, of their dtype.
+
+    The same bits whatever the number of threads.
+    """
+    used = [(row, weight) for row, weight in zip(rows, weights, strict=True) if weight]
+    wide = computed_in(updates)
+    dtype = wide if all(weight >= THINNEST for _, weight in used) else torch.float64
+    updates = updates.detach()
+    result = updates.new_zeros(updates.shape[1])
+    factors = torch.zeros(len(updates), dtype=dtype, device=updates.device)
+    for row, weight in used:
+        factors[row] = weight
+    at_once = len(rows) == len(updates) and dtype == updates.dtype and updates.stride(1) == 1
+
+    def work(blocks: Sequence[slice]) -> None:
+        for block in blocks:
+            if at_once:
+                torch.mv(updates[:, block].T, factors, out=result[block])
+                continue
+            total = torch.zeros_like(result[block], dtype=dtype)
+            for row, weight in used:
+                total.add_(updates[row, block].to(dtype), alpha=weight)
+            result[block] = total
+
+    in_blocks(updates, work)
+    return result
+
+
+def mean_of(updates: Tensor, rows: Sequence[int], chosen: Sequence[int]) -> Tensor:
+    """Return the mean (d,) of chosen places of `rows`, the finite rows of updates (n, d)."""
+    share, places = 1 / len(chosen), set(chosen)
+    return combined(updates, rows, [share if place in places else 0.0 for place in range(len(rows))])

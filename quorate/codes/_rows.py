@@ -47,7 +47,6 @@ def power(rows: Sequence[Tensor], by: Tensor) -> tuple[Tensor, Tensor]:
     total, norms = by.new_zeros(len(by), len(by)), torch.zeros(len(rows), dtype=torch.float64, device=by.device)
     for first in range(0, d, length):
         block = room[:, : min(length, d - first)]
-        torch.stack([row[first : first + length] for row in rows], out=None if False else None)
         for place, row in enumerate(rows):
             block[place] = row[first : first + length]
         seen = by @ block

@@ -1,7 +1,8 @@
 """A federation across machines: a server that only listens, and clients that only dial out, over gRPC with mutual TLS.
 
 The server's program runs in a thread of its own, and waits there for what happens on the event loop; so nothing that it
-computes keeps the loop from its clients. What it has accepted and committed is on the disk when the call returns.
+computes keeps the loop from its clients. What it has accepted is on the disk when the call returns, and so is what it
+has committed before; a commit goes there behind it.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from quorate.engines.federation_desk import Desk, Job, Rules, waited
 from quorate.engines.federation_farewell import farewell
 from quorate.engines.federation_frames import Ask
 from quorate.engines.federation_link import Broadcast, places_of
+from quorate.engines.federation_replies import StoredReply
 from quorate.engines.federation_status import Status
-from quorate.engines.federation_store import Store, StoredReply
+from quorate.engines.federation_store import Store
 from quorate.engines.federation_thread import Wait, in_thread
 from quorate.errors import RunError
 from quorate.federated import Gone, Reply, Request, Server
@@ -161,7 +163,7 @@ class FederationServer:
     def refuse(self, reply: Reply, why: str, hostile: bool = False) -> None:
         """See `Server`."""
         stored = cast(StoredReply, reply)
-        self._store.close_asks([reply.client], reply.round, reply.kind, "refused")
+        self._store.refuse(reply.client, reply.round, reply.kind)
         self._record.refused(reply.client, why, hostile)
         self._at_desk(lambda: self.desk.refused(stored, why, hostile))
         stored.path.unlink(missing_ok=True)
@@ -274,11 +276,13 @@ class FederationServer:
             RunError: if the task fails, nobody is left, or the run is stopped.
         """
         watching = asyncio.create_task(self.desk.watch())
-        result = in_thread(program(self), self._loop, lambda error: stopped(self.size, self._done + 1, error))
-        future = asyncio.wrap_future(result)
+        driven = in_thread(program(self), self._loop, lambda error: stopped(self.size, self._done + 1, error))
+        future = asyncio.wrap_future(driven)
         try:
             await asyncio.wait({future})
-            return future.result()
+            result = future.result()
+            await asyncio.to_thread(self._store.settle)
+            return result
         except asyncio.CancelledError:
             self.stop("the server was stopped")
             await asyncio.wait({future})

@@ -17,8 +17,10 @@ from typing import Any
 
 import grpc
 import torch
+from torch import Tensor
 
 from quorate.engines.federation_blobs import misfit, places
+from quorate.engines.federation_files import viewed
 from quorate.engines.federation_frames import (
     FROM_SERVERS,
     METHOD,
@@ -131,7 +133,7 @@ class FederationClient:
             self._call = call
             self._welcomed(first)
             assert self._home is not None
-            await self._say(Ready(held=tuple(self._home.held()[:14_000]), busy=self._busy or None))
+            await self._say(Ready(held=tuple(self._home.held())[:14_000], busy=self._busy or None))
             while True:
                 header, content = await self._heard(call)
                 if isinstance(header, End):
@@ -219,13 +221,12 @@ class FederationClient:
             return
         incoming, self._incoming = self._incoming, None
         self._busy = incoming.ask.id
-        self._working = asyncio.create_task(self._work(incoming))
+        self._working = asyncio.create_task(self._work(incoming.ask, incoming.content))
 
-    async def _work(self, incoming: Incoming) -> None:
-        ask = incoming.ask
+    async def _work(self, ask: Ask, content: Tensor) -> None:
         assert self._home is not None
         try:
-            work = self._part, self._home, incoming, self._chunk
+            work = self._part, self._home, ask, content, self._chunk
             offer = await asyncio.get_running_loop().run_in_executor(self._pool, answered, *work)
             if self._busy == ask.id:
                 self._offer = offer
@@ -255,13 +256,11 @@ class FederationClient:
         start = min(start, offer.bytes)
         with suppress(Away, OSError):
             await self._say(offer.model_copy(update={"start": start}))
-            with self._home.reply.open("rb") as file:
-                file.seek(start)
-                while content := file.read(self._chunk):
-                    await self._say(Piece(id=offer.id, offset=start), content)
-                    start += len(content)
+            content = viewed(self._home.reply)
+            for offset in range(start, offer.bytes, self._chunk):
+                await self._say(Piece(id=offer.id, offset=offset), content[offset : offset + self._chunk])
 
-    async def _say(self, header: Header, content: bytes = b"") -> None:
+    async def _say(self, header: Header, content: bytes | memoryview = b"") -> None:
         async with self._writing:
             if self._call is None:
                 raise Away("it is away")

@@ -15,8 +15,8 @@ from quorate.engines.federation_frames import (
     Verdict,
 )
 from quorate.engines.federation_link import Broadcast, Link
+from quorate.engines.federation_replies import StoredReply
 from quorate.engines.federation_status import ClientStatus
-from quorate.engines.federation_store import StoredReply
 from quorate.engines.federation_upload import Upload
 from quorate.federated import Gone
 from quorate.settings import FederationSettings
@@ -186,22 +186,24 @@ class Desk:
 
     async def watch(self) -> None:
         """Look for clients that are late, for ever."""
-        settings = self._rules.settings
         while True:
             await asyncio.sleep(_TICK)
-            now = time.monotonic()
-            for peer in self.peers:
-                job, upload = peer.job, peer.upload
-                if job is None or job.arrived:
-                    continue
-                grace = settings.homecoming if peer.seen is None else settings.absence
-                if peer.link is None and now - max(peer.away_since, job.since) > grace:
-                    self.gone(peer, f"it was away for {grace:g} seconds")
-                elif upload is not None and peer.link is not None and now - upload.moved > settings.stall:
-                    half = f"{upload.count} of {upload.offer.bytes} bytes of a reply, and then nothing"
-                    self.offended(peer, f"{half} for {settings.stall:g} seconds")
-                elif now - job.since > settings.answer:
-                    self.gone(peer, f"it has not answered for {settings.answer:g} seconds")
+            self._look(time.monotonic())
+
+    def _look(self, now: float) -> None:
+        settings = self._rules.settings
+        for peer in self.peers:
+            job, upload = peer.job, peer.upload
+            if job is None or job.arrived:
+                continue
+            grace = settings.homecoming if peer.seen is None else settings.absence
+            if peer.link is None and now - max(peer.away_since, job.since) > grace:
+                self.gone(peer, f"it was away for {grace:g} seconds")
+            elif upload is not None and peer.link is not None and now - upload.moved > settings.stall:
+                half = f"{upload.count} of {upload.offer.bytes} bytes of a reply, and then nothing"
+                self.offended(peer, f"{half} for {settings.stall:g} seconds")
+            elif now - job.since > settings.answer:
+                self.gone(peer, f"it has not answered for {settings.answer:g} seconds")
 
     def part(self, client: int, id: str) -> Path:
         path = self.path(client, id)

@@ -6,6 +6,7 @@ Trees are safetensors files, written a tensor at a time; messages are mapped int
 from __future__ import annotations
 
 import json
+import mmap
 import os
 from pathlib import Path
 
@@ -67,6 +68,15 @@ def save_tree(path: Path, tree: Tree, durable: bool = True) -> None:
         sync_folder(path.parent)
 
 
+def sync_file(path: Path) -> None:
+    """Wait until what a file holds is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fdatasync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def sync_folder(folder: Path) -> None:
     """Wait until a folder's names are on the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
@@ -94,6 +104,18 @@ def save_blob(path: Path, blob: Blob) -> None:
     with path.open("wb") as file:
         for piece in blob.pieces(0, blob.bytes):
             file.write(piece)
+
+
+def viewed(path: Path) -> memoryview:
+    """Return a file's bytes, read when they are looked at.
+
+    Raises:
+        OSError: if it is missing.
+    """
+    with path.open("rb") as file:
+        if not os.fstat(file.fileno()).st_size:
+            return memoryview(b"")
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
 def mapped(path: Path, count: int) -> Tensor:

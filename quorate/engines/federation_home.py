@@ -8,16 +8,38 @@ from __future__ import annotations
 
 import hashlib
 import os
-from contextlib import suppress
+import re
+from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from pydantic import ValidationError
+from torch import Tensor
 
 from quorate.engines.federation_blobs import Blob
-from quorate.engines.federation_files import load_tree, save_blob, save_tree
+from quorate.engines.federation_files import load_tree, mapped, save_blob, save_tree
 from quorate.engines.federation_frames import Ask, Garbled, Offer
 from quorate.trees import Tree, flatten
+
+_JOURNAL = ".held"  # beside a broadcast's file: where in it which chunks are, a line each
+_LINE = re.compile("([0-9]{1,16}) ([0-9]{1,8}) ([0-9a-f]{64})")  # first byte, bytes, SHA-256
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a chunk of a broadcast is kept."""
+
+    path: Path
+    start: int
+    count: int
+
+    def read(self) -> bytes:
+        """Return its bytes; fewer, or others, if the file is damaged."""
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self.start)
+                return file.read(self.count)
+        except OSError:
+            return b""
 
 
 class Home:
@@ -29,8 +51,8 @@ class Home:
 
     def __init__(self, folder: Path) -> None:
         self._memory, self._after = folder / "memory.safetensors", folder / "after.safetensors"
-        self._offer, self.reply, self._chunks = folder / "offer.json", folder / "reply", folder / "chunks"
-        self._chunks.mkdir(parents=True, exist_ok=True)
+        self._offer, self.reply, self.chunks = folder / "offer.json", folder / "reply", folder / "chunks"
+        self.chunks.mkdir(parents=True, exist_ok=True)
 
     def memory(self) -> Tree:
         """Return the client's memory; {} at first.
@@ -73,28 +95,20 @@ class Home:
         for path in (self._after, self._offer, self.reply):
             path.unlink(missing_ok=True)
 
-    def held(self) -> list[str]:
-        """Return the names of the chunks that are kept."""
-        return sorted(path.name for path in self._chunks.iterdir() if len(path.name) == 64)
+    def held(self) -> dict[str, Place]:
+        """Return where the chunks that are kept are, by their SHA-256."""
+        found = {}
+        for journal in sorted(self.chunks.glob(f"*{_JOURNAL}")):
+            for line in journal.read_text("ascii", "replace").splitlines():
+                if match := _LINE.fullmatch(line):
+                    found[match[3]] = Place(journal.with_suffix(""), int(match[1]), int(match[2]))
+        return found
 
-    def chunk(self, sha256: str) -> bytes | None:
-        """Return a chunk; None if it is not kept, or is damaged."""
-        try:
-            content = (self._chunks / sha256).read_bytes()
-        except OSError:
-            return None
-        return content if hashlib.sha256(content).hexdigest() == sha256 else None
-
-    def keep_chunk(self, sha256: str, content: bytes | memoryview) -> None:
-        """Keep a chunk, whose bytes have that SHA-256."""
-        write_now(self._chunks / sha256, content)
-
-    def keep_only(self, chunks: set[str]) -> None:
-        """Forget all other chunks."""
-        for path in list(self._chunks.iterdir()):
-            if path.name not in chunks:
-                with suppress(OSError):
-                    path.unlink()
+    def keep_only(self, broadcast: str) -> None:
+        """Forget the chunks of all other broadcasts."""
+        for path in list(self.chunks.iterdir()):
+            if path.stem != broadcast:
+                path.unlink(missing_ok=True)
 
 
 def write_now(path: Path, content: bytes | memoryview) -> None:
@@ -109,35 +123,49 @@ class Damaged(Exception):
 
 
 class Incoming:
-    """A request whose chunks are not all there yet.
+    """A request whose chunks are not all there yet; they are put where they belong in a file as they come.
 
     Raises:
-        Damaged: if a chunk that was kept is damaged; it is kept no more.
+        Damaged: if a chunk that was kept is damaged; those of its broadcast are kept no more.
     """
 
     def __init__(self, ask: Ask, home: Home) -> None:
-        self.ask, self._home = ask, home
-        self.content = torch.empty(ask.bytes, dtype=torch.uint8)
-        self._view = self.content.numpy().data if ask.bytes else memoryview(b"")
-        self._places: dict[str, list[int]] = {}
+        self.ask = ask
+        name = hashlib.sha256(f"{ask.bytes} {ask.chunk} {ask.chunks}".encode()).hexdigest()[:32]
+        self._path = home.chunks / name
+        self._journal = self._path.with_suffix(_JOURNAL)
+        self._starts: dict[str, list[int]] = {}
         for number, sha256 in enumerate(ask.chunks):
-            self._places.setdefault(sha256, []).append(number)
-        home.keep_only(set(ask.chunks))
-        held = set(home.held())
-        self.missing = set(ask.chunks) - held
-        for sha256 in held:
-            content = home.chunk(sha256)
-            if content is None:
-                home.keep_only(held - {sha256})
+            self._starts.setdefault(sha256, []).append(number * ask.chunk)
+        held = home.held()
+        self.missing = self._starts.keys() - held.keys()
+        if not self._path.exists():
+            self._path.touch()
+            os.truncate(self._path, ask.bytes)
+        for sha256 in self._starts.keys() & held.keys():
+            content = held[sha256].read()
+            if hashlib.sha256(content).hexdigest() != sha256:
+                held[sha256].path.with_suffix(_JOURNAL).unlink()
                 raise Damaged("a chunk that was kept is damaged")
-            self._put(sha256, content)
+            if held[sha256].path != self._path:
+                self._put(sha256, content)
+        home.keep_only(name)
+
+    @property
+    def content(self) -> Tensor:
+        """The bytes of all chunks, (n,) of uint8, when none is missing; those on the disk stay if it is written to."""
+        return mapped(self._path, self.ask.bytes)
 
     def _put(self, sha256: str, content: bytes | memoryview) -> None:
-        for number in self._places[sha256]:
-            start = number * self.ask.chunk
-            if len(content) != min(self.ask.chunk, self.ask.bytes - start):
-                raise Garbled(f"a chunk of {len(content)} bytes")
-            self._view[start : start + len(content)] = content
+        starts = self._starts[sha256]
+        if any(len(content) != min(self.ask.chunk, self.ask.bytes - start) for start in starts):
+            raise Garbled(f"a chunk of {len(content)} bytes")
+        with self._path.open("r+b") as file:
+            for start in starts:
+                file.seek(start)
+                file.write(content)
+        with self._journal.open("a") as file:
+            file.write(f"{starts[0]} {len(content)} {sha256}\n")
 
     def take(self, sha256: str, content: memoryview) -> None:
         """Put a chunk where it belongs.
@@ -149,5 +177,4 @@ class Incoming:
             if hashlib.sha256(content).hexdigest() != sha256:
                 raise Garbled("a chunk whose bytes have another SHA-256 than its name")
             self._put(sha256, content)
-            self._home.keep_chunk(sha256, content)
             self.missing.discard(sha256)

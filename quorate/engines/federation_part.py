@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from torch import Tensor
+
 from quorate.engines.federation_blobs import Blob, opened
-from quorate.engines.federation_frames import Offer
-from quorate.engines.federation_home import Home, Incoming
+from quorate.engines.federation_frames import Ask, Offer
+from quorate.engines.federation_home import Home
 from quorate.federated import Answer, Request
 from quorate.trees import Tree
 from quorate.wire import Message
@@ -55,10 +57,13 @@ class Part:
     facts: Mapping[str, float]
 
 
-def answered(part: Part, home: Home, incoming: Incoming, chunk: int) -> Offer:
-    """Work out a request that has come in, and keep the reply; see `worked_out`."""
-    ask = incoming.ask
-    request = Request(ask.round, opened(ask.tensors, incoming.content), ask.numbers, ask.what)
+def answered(part: Part, home: Home, ask: Ask, content: Tensor, chunk: int) -> Offer:
+    """Work out a request that has come in, and keep the reply; see `worked_out`.
+
+    Args:
+        content: (n,) of uint8, the bytes of its tensors.
+    """
+    request = Request(ask.round, opened(ask.tensors, content), ask.numbers, ask.what)
     return worked_out(part, home, ask.id, request, chunk)
 
 

@@ -30,7 +30,7 @@ from quorate.engines.federation_frames import (
     unframe,
 )
 from quorate.engines.federation_link import Closed, Link, options
-from quorate.engines.federation_store import completed, reply_of
+from quorate.engines.federation_replies import reply_of
 from quorate.engines.federation_upload import Upload
 from quorate.errors import QuorateError, RunError
 
@@ -187,13 +187,13 @@ class Reception:
             self._offered(peer, link, header)
         elif isinstance(header, Piece):
             if peer.upload is not None and peer.upload.offer.id == header.id:
-                peer.upload.take(header.offset, content, peer.seen)
+                await peer.upload.take(header.offset, content, peer.seen)
             elif header.id not in peer.over and not (peer.job and peer.job.arrived and peer.job.id == header.id):
                 raise Garbled("bytes of a reply that nobody has asked for")
         elif isinstance(header, Failed) and peer.job is not None and peer.job.id == header.id:
             self._desk.gone(peer, f"it could not: {header.why}")
         upload = peer.upload
-        if upload is not None and upload.complete:
+        if peer.link is link and upload is not None and upload.complete:
             await self._complete(peer, upload)
 
     def _offered(self, peer: Peer, link: Link, offer: Offer) -> None:
@@ -219,9 +219,8 @@ class Reception:
     async def _complete(self, peer: Peer, upload: Upload) -> None:
         """Hand a reply in when it is on the disk."""
         peer.upload = None
-        upload.finish()
         path = self._desk.path(peer.number, upload.offer.id)
-        await asyncio.to_thread(completed, upload.part, path)
+        await upload.finish(path)
         self._desk.hand_in(peer, reply_of(peer.number, upload.offer, path))
 
 

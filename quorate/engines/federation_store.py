@@ -1,13 +1,13 @@
 """What a federation's server keeps in its run's folder, so that a crash at any point costs it no round.
 
 SQLite says what is so; large tensors stand in files that it names. A file is on the disk before a transaction names it,
-and is removed after another one has let it go.
+and is removed after another one has let it go. A commit goes to the disk behind the program, and what is noted after it
+only then: so what a crash may cost is the end of a round whose replies are all kept, and nothing that came after.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,12 +18,12 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from quorate.engines.federation_blobs import opened, places
-from quorate.engines.federation_files import load_tree, mapped, save_tree, sync_folder
-from quorate.engines.federation_frames import Offer, Spec
+from quorate.engines.federation_behind import Behind
+from quorate.engines.federation_files import load_tree, save_tree, sync_file, sync_folder
+from quorate.engines.federation_frames import Spec
+from quorate.engines.federation_replies import StoredReply
 from quorate.errors import RunError
 from quorate.trees import Tree
-from quorate.wire import Message
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -36,28 +36,6 @@ CREATE TABLE IF NOT EXISTS last (client INTEGER PRIMARY KEY, id TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS told (client INTEGER PRIMARY KEY);
 """
 _SPECS = TypeAdapter(tuple[Spec, ...])
-
-
-@dataclass(frozen=True)
-class StoredReply:
-    """A reply whose tensors are in a file, and are mapped into memory as often as they are asked for."""
-
-    client: int
-    round: int
-    kind: str
-    id: str
-    numbers: Mapping[str, float]
-    specs: tuple[Spec, ...]
-    path: Path
-
-    def message(self, name: str) -> Message:
-        """See `quorate.federated.Reply`."""
-        return opened(self.specs, mapped(self.path, places(self.specs)[1]))[name]
-
-    @property
-    def bytes(self) -> int:
-        """The bytes of its tensors, as sent."""
-        return sum(count for row in places(self.specs)[0] for _, count in row)
 
 
 @dataclass(frozen=True)
@@ -108,11 +86,34 @@ class Store:
             self.run = str(self._fact("run"))
         except sqlite3.DatabaseError as error:
             raise RunError(f"`{folder / 'server.sqlite'}` is damaged: {error}") from error
+        self._behind = Behind()
+        self._state = self._state_file()
+        self._answered = {
+            (int(client), int(round), str(kind))
+            for client, round, kind in self._db.execute(
+                "SELECT client, round, kind FROM asked WHERE state IN ('accepted', 'refused')"
+            )
+        }
         self._tidy()
 
+    def settle(self) -> None:
+        """Wait until all that was noted and committed is on the disk.
+
+        Raises:
+            OSError: if it can't be written.
+        """
+        self._behind.settle()
+
     def close(self) -> None:
-        """Close the database."""
-        self._db.close()
+        """Settle, and close the database."""
+        try:
+            self._behind.close()
+        finally:
+            self._db.close()
+
+    def _settled(self) -> sqlite3.Connection:
+        self.settle()
+        return self._db
 
     def _fact(self, name: str) -> str | None:
         row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
@@ -127,9 +128,8 @@ class Store:
         for path in self._replies.iterdir():
             if path.name not in kept:
                 path.unlink()
-        state = self._state_file()
         for path in self._folder.glob("state-*"):
-            if path.name != state:
+            if path.name != self._state:
                 path.unlink()
 
     def _state_file(self) -> str | None:
@@ -146,6 +146,7 @@ class Store:
         Raises:
             RunError: if its file is damaged.
         """
+        self.settle()
         commit = self._fact("commit")
         if commit is None:
             return None
@@ -154,11 +155,11 @@ class Store:
 
     def last(self) -> dict[int, str]:
         """Return the last request of each client whose reply was accepted."""
-        return {int(client): str(id) for client, id in self._db.execute("SELECT client, id FROM last")}
+        return {int(client): str(id) for client, id in self._settled().execute("SELECT client, id FROM last")}
 
     def told(self) -> set[int]:
         """Return the clients that have heard that the run is over."""
-        return {int(client) for (client,) in self._db.execute("SELECT client FROM told")}
+        return {int(client) for (client,) in self._settled().execute("SELECT client FROM told")}
 
     @contextmanager
     def _unhurried(self) -> Iterator[None]:
@@ -177,44 +178,50 @@ class Store:
 
     def tell(self, clients: Iterable[int]) -> None:
         """Note that clients have heard that the run is over."""
-        self._db.execute("BEGIN")
+        self._settled().execute("BEGIN")
         with self._db:
             self._db.executemany("REPLACE INTO told VALUES (?)", [(client,) for client in clients])
 
     def open_asks(self) -> list[OpenAsk]:
         """Return the requests that are not answered, one of a client."""
-        rows = self._db.execute("SELECT client, round, kind, id FROM asked WHERE state = 'open' ORDER BY client, round")
+        order = "SELECT client, round, kind, id FROM asked WHERE state = 'open' ORDER BY client, round"
+        rows = self._settled().execute(order)
         return list({row[0]: OpenAsk(*row) for row in rows}.values())
 
     def asked(self, round: int) -> list[int]:
         """Return who was asked to train in a round, whatever has become of it."""
-        rows = self._db.execute("SELECT client FROM asked WHERE round = ? AND kind = 'train' ORDER BY client", (round,))
+        order = "SELECT client FROM asked WHERE round = ? AND kind = 'train' ORDER BY client"
+        rows = self._settled().execute(order, (round,))
         return [int(client) for (client,) in rows]
 
     def ask(self, clients: Sequence[int], round: int, kind: str, id: str) -> list[int]:
         """Note that clients are asked, and return those of them that have not answered this before."""
-        answered = {
-            int(client)
-            for (client,) in self._db.execute(
-                "SELECT client FROM asked WHERE round = ? AND kind = ? AND state IN ('accepted', 'refused')",
-                (round, kind),
-            )
-        }
-        new = [client for client in clients if client not in answered]
-        with self._unhurried():
-            for client in new:
-                self._db.execute("UPDATE asked SET state = 'over' WHERE client = ? AND state = 'open'", (client,))
-                self._db.execute("REPLACE INTO asked VALUES (?, ?, ?, ?, 'open')", (client, round, kind, id))
+        new = [client for client in clients if (client, round, kind) not in self._answered]
+
+        def note() -> None:
+            with self._unhurried():
+                for client in new:
+                    self._db.execute("UPDATE asked SET state = 'over' WHERE client = ? AND state = 'open'", (client,))
+                    self._db.execute("REPLACE INTO asked VALUES (?, ?, ?, ?, 'open')", (client, round, kind, id))
+
+        self._behind.next(note)
         return new
 
+    def refuse(self, client: int, round: int, kind: str) -> None:
+        """Note that a client's reply was refused: it is not asked the same again."""
+        self._answered.add((client, round, kind))
+        self.close_asks([client], round, kind, "refused")
+
     def close_asks(self, clients: Iterable[int], round: int, kind: str | None, state: str) -> None:
-        """Note what has become of requests: "refused", "gone" or "over"; of any kind if that is None."""
-        with self._unhurried():
-            self._db.executemany(
-                "UPDATE asked SET state = ? WHERE client = ? AND round = ? AND kind = coalesce(?, kind)"
-                " AND state IN ('open', 'gone')",
-                [(state, client, round, kind) for client in clients],
-            )
+        """Note what has become of requests: "gone" or "over"; of any kind if that is None."""
+        rows = [(state, client, round, kind) for client in clients]
+        order = "UPDATE asked SET state = ? WHERE client = ? AND round = ? AND kind = coalesce(?, kind)"
+
+        def note() -> None:
+            with self._unhurried():
+                self._db.executemany(f"{order} AND state IN ('open', 'gone')", rows)
+
+        self._behind.next(note)
 
     def accept(self, reply: StoredReply) -> None:
         """Keep a reply: when this returns, it outlasts a crash.
@@ -225,7 +232,7 @@ class Store:
         numbers = json.dumps(dict(reply.numbers))
         specs = _SPECS.dump_json(reply.specs).decode()
         key = (reply.client, reply.round, reply.kind)
-        self._db.execute("BEGIN")
+        self._settled().execute("BEGIN")
         try:
             with self._db:
                 self._db.execute("INSERT INTO replies VALUES (?, ?, ?, ?, ?, ?)", (*key, reply.id, numbers, specs))
@@ -233,10 +240,11 @@ class Store:
                 self._db.execute("REPLACE INTO asked VALUES (?, ?, ?, ?, 'accepted')", (*key, reply.id))
         except sqlite3.IntegrityError as error:
             raise RunError(f"client {reply.client} has been counted in round {reply.round + 1} before") from error
+        self._answered.add(key)
 
     def accepted(self) -> list[StoredReply]:
         """Return the replies that are kept, in the order of rounds and clients."""
-        rows = self._db.execute("SELECT * FROM replies ORDER BY round, client")
+        rows = self._settled().execute("SELECT * FROM replies ORDER BY round, client")
         return [
             StoredReply(
                 client, round, kind, id, json.loads(numbers), _SPECS.validate_json(specs), self.path(client, id)
@@ -245,44 +253,39 @@ class Store:
         ]
 
     def commit(self, round: int, state: Tree, used: Sequence[StoredReply], facts: Mapping[str, Any]) -> None:
-        """Keep a state, and let go of the replies that went into it, at once."""
-        before, name = self._state_file(), f"state-{round:08d}-{token_hex(4)}.safetensors"
-        save_tree(self._folder / name, state)
+        """Keep a state, and let go of the replies that went into it, at once; see `settle`.
+
+        Nothing is read from the state's tensors after this returns.
+        """
+        before, name = self._state, f"state-{round:08d}-{token_hex(4)}.safetensors"
+        self._state = name
+        self._answered = {key for key in self._answered if key[1] >= round}
+        save_tree(self._folder / name, state, durable=False)
         told = json.dumps({"round": round, "state": name, "facts": dict(facts)})
-        self._db.execute("BEGIN")
-        with self._db:
-            self._db.execute("REPLACE INTO facts VALUES ('commit', ?)", (told,))
-            self._db.executemany(
-                "DELETE FROM replies WHERE client = ? AND round = ? AND kind = ?",
-                [(reply.client, reply.round, reply.kind) for reply in used],
-            )
-            self._db.execute("DELETE FROM asked WHERE round < ? AND state != 'open'", (round,))
-        for reply in used:
-            reply.path.unlink(missing_ok=True)
-        if before is not None:
-            (self._folder / before).unlink(missing_ok=True)
+
+        def commit() -> None:
+            sync_file(self._folder / name)
+            sync_folder(self._folder)
+            self._db.execute("BEGIN")
+            with self._db:
+                self._db.execute("REPLACE INTO facts VALUES ('commit', ?)", (told,))
+                self._db.executemany(
+                    "DELETE FROM replies WHERE client = ? AND round = ? AND kind = ?",
+                    [(reply.client, reply.round, reply.kind) for reply in used],
+                )
+                self._db.execute("DELETE FROM asked WHERE round < ? AND state != 'open'", (round,))
+            for reply in used:
+                reply.path.unlink(missing_ok=True)
+            if before is not None:
+                (self._folder / before).unlink(missing_ok=True)
+
+        self._behind.later(commit)
 
     def let_go(self) -> None:
         """Let go of all replies that no state has used: nothing will be made of them any more."""
         kept = self.accepted()
-        self._db.execute("BEGIN")
+        self._settled().execute("BEGIN")
         with self._db:
             self._db.execute("DELETE FROM replies")
         for reply in kept:
             reply.path.unlink(missing_ok=True)
-
-
-def completed(part: Path, path: Path) -> None:
-    """Give a reply that is all there its name, on the disk."""
-    descriptor = os.open(part, os.O_RDONLY)
-    try:
-        os.fdatasync(descriptor)
-    finally:
-        os.close(descriptor)
-    os.replace(part, path)
-    sync_folder(path.parent)
-
-
-def reply_of(client: int, offer: Offer, path: Path) -> StoredReply:
-    """Return the reply that a client has offered and sent."""
-    return StoredReply(client, offer.round, offer.what, offer.id, dict(offer.numbers), offer.tensors, path)

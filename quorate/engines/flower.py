@@ -14,7 +14,8 @@ from typing import Any, TypeVar, cast
 
 from quorate.engines import Recorder, stopped
 from quorate.engines.federation_blobs import Blob
-from quorate.engines.federation_store import Store, StoredReply
+from quorate.engines.federation_replies import StoredReply
+from quorate.engines.federation_store import Store
 from quorate.engines.flower_messages import Errand, digest
 from quorate.engines.flower_nodes import Bounds, Job, Nodes
 from quorate.errors import QuorateError, RunError
@@ -168,7 +169,7 @@ class FlowerServer:
 
     def refuse(self, reply: Reply, why: str, hostile: bool = False) -> None:
         """See `Server`."""
-        self._store.close_asks([reply.client], reply.round, reply.kind, "refused")
+        self._store.refuse(reply.client, reply.round, reply.kind)
         self._record.refused(reply.client, why, hostile)
         cast(StoredReply, reply).path.unlink(missing_ok=True)
 

@@ -12,7 +12,7 @@ from typing import Any, cast
 from flwr.app import Message
 
 from quorate.engines.federation_frames import Failed, Garbled, Offer
-from quorate.engines.federation_store import StoredReply, completed, reply_of
+from quorate.engines.federation_replies import StoredReply, completed, reply_of
 from quorate.engines.flower_messages import PROTOCOL, Errand, Greeting, Present, read, record, require_fitting
 from quorate.federated import Gone
 from quorate.settings import FederationSettings

@@ -39,10 +39,7 @@ def answer_and_upload(
     gradients = [_poisoned(hostility, replicas, parameters, batches, number) for number in held]
     if forges != "gradients":
         honest = code.encode(gradients, at.size, at.rank)
-        real = torch.view_as_real(honest).reshape(-1) if honest.is_complex() else honest
-        said = _forged(hostility, real, real.unsqueeze(0), at)
-        if said is not None and honest.is_complex():
-            said = torch.view_as_complex(said.reshape(-1, 2))
+        said = _forged(hostility, honest, honest.unsqueeze(0), at)
         return (said if forges == "answer" else honest), said
     if hostility.knows == "all":
         known = torch.stack([replicas.take(parameters, batches, number)[1] for number in range(len(batches))])

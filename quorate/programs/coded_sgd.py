@@ -75,7 +75,7 @@ def _plan(
                 f"{name_in_recipes(code)}: every worker takes {held} gradients a step, each batch is held by {held}",
             ),
             ("answers", "digests, and one answer of each majority" if votes else "of all workers, to all"),
-            ("data", "every worker reads all of it, whatever [partition] says"),
+            ("data", "every worker reads all of it, whatever the partition"),
         ),
     )
 

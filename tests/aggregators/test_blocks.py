@@ -68,7 +68,9 @@ def test_lengths_are_those_of_the_rows_asked_for_on_any_number_of_threads(dtype)
     for threads in (1, 2, 3):
         with on_threads(threads):
             found.append(lengths(x, [3, 1]))
-    assert found[0] == found[1] == found[2] == pytest.approx([float(x[row].double().norm()) for row in (3, 1)], rel=1e-5)
+    assert (
+        found[0] == found[1] == found[2] == pytest.approx([float(x[row].double().norm()) for row in (3, 1)], rel=1e-5)
+    )
 
 
 @given(size=st.sampled_from([1.0, 1e10, 3e38]), target=st.floats(1e-6, 1.0))

@@ -24,7 +24,11 @@ def slow_centered_clipping(updates, radius, steps, last):
 
 
 @given(
-    n=st.integers(1, 9), d=st.integers(1, 5), seed=st.integers(0, 999), radius=st.floats(0.01, 9), steps=st.integers(1, 4)
+    n=st.integers(1, 9),
+    d=st.integers(1, 5),
+    seed=st.integers(0, 999),
+    radius=st.floats(0.01, 9),
+    steps=st.integers(1, 4),
 )
 def test_agrees_with_the_definition(n, d, seed, radius, steps):
     updates, last = randn(n, d, seed=seed, dtype=torch.float64), randn(d, seed=seed + 1, dtype=torch.float64)

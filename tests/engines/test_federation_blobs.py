@@ -27,7 +27,7 @@ messages = st.dictionaries(
 @given(said=messages, chunk=st.integers(1, 300))
 def test_chunks_together_are_the_messages_again(said, chunk):
     blob = Blob(said, chunk)
-    content = b"".join(blob.chunk_at(number) for number in range(len(blob.chunks)))
+    content = b"".join(piece for number in range(len(blob.chunks)) for piece in blob.chunk_at(number))
     assert len(content) == blob.bytes == places(blob.specs)[1]
     assert hashlib.sha256(content).hexdigest() == blob.sha256
     assert misfit(blob.specs, said) is None

@@ -31,7 +31,7 @@ from tests.tiny import classes, randn, simulate, train, training
 
 SGD = Optimizer("sgd", {"lr": 0.1})
 coded = pytest.mark.parametrize(("name", "kind"), list(CODED))
-REFUSE = {"ad_psgd", "push_sum"}
+REFUSE = {"ad_psgd", "coded_sgd", "push_sum"}
 
 
 def program(name, made, exchange, **settings):
