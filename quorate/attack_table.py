@@ -26,7 +26,7 @@ from quorate import parts
 from quorate.aggregators import claimed, most_of
 from quorate.engines.batching import Batching
 from quorate.engines.simulator import Simulator
-from quorate.errors import QuorateError, RecipeError
+from quorate.errors import QuorateError, RecipeError, RunError
 from quorate.metrics_file import read_lines
 from quorate.recipe import Recipe, resolve
 from quorate.training import Training
@@ -146,7 +146,7 @@ def _settings(kind: str, name: str) -> dict[str, Any]:
 
 
 def outcome(recipe: Recipe, data: Path | None) -> dict[str, float | str | None]:
-    """Return what a run comes to: `accuracy` and `loss`, or why it could not be done, `failed`."""
+    """Return what a run comes to: `accuracy` and `loss`, 0 and None if it `stopped`; or why there was none, `failed`."""
     torch.set_num_threads(1)
     try:
         size, training = recipe.workers, recipe.training(recipe.workers, data)
@@ -163,6 +163,8 @@ def outcome(recipe: Recipe, data: Path | None) -> dict[str, float | str | None]:
         simulator = Simulator(size, recipe.cluster, rand=training.rand, batching=Batching(exact=True))
         parameters = simulator.run(lambda node: recipe.program(node, training, exchange))[0]
         measured = training.evaluate(parameters)
+    except RunError as error:  # it has begun, and gone wrong: that is what the attack was for
+        return {"accuracy": 0.0, "loss": None, "stopped": " ".join(str(error).split())[:300]}
     except QuorateError as error:
         return {"failed": " ".join(str(error).split())[:300]}
     loss = measured["test_loss"]

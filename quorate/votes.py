@@ -68,16 +68,17 @@ def digests_of(answers: Sequence[Tensor | None]) -> list[Tensor | None]:
         return list(pool.map(one, answers))
 
 
-def winners(digests: Sequence[Tensor | None], groups: Sequence[Sequence[int]], s: int) -> Vote:
-    """Count the votes of groups of at least 2s + 1 replicas, whose answers agree if they have the same bits.
+def winners(digests: Sequence[Tensor | None], groups: Sequence[Sequence[int]], least: int) -> Vote:
+    """Count the votes of groups of replicas, whose answers agree if they have the same bits.
 
     Args:
         digests: of all workers' answers, in their order, see `digest`; None of who has said nothing.
         groups: the ranks of each group.
-        s: how many of a group may answer arbitrarily, or not at all: s + 1 equal answers decide.
+        least: how many equal answers decide; s + 1 if up to s of 2s + 1 may answer arbitrarily, or not at all. Of
+            equally many, those win of whom one has the lowest rank.
 
     Raises:
-        RunError: naming the group, if in one no answer has been given s + 1 times.
+        RunError: naming the group, if in one no answer has been given so many times.
     """
 
     def party(group: Sequence[int]) -> tuple[list[int], list[int]]:
@@ -89,23 +90,25 @@ def winners(digests: Sequence[Tensor | None], groups: Sequence[Sequence[int]], s
         largest = max(parties.values(), key=lambda ranks: len(ranks), default=[])
         return largest, [rank for ranks in parties.values() if ranks is not largest for rank in ranks]
 
-    return _counted([party(group) for group in groups], groups, s)
+    return _counted([party(group) for group in groups], groups, least)
 
 
 def winners_by_distance(
-    answers: Sequence[Tensor | None], groups: Sequence[Sequence[int]], s: int, tolerance: float
+    answers: Sequence[Tensor | None], groups: Sequence[Sequence[int]], least: int, tolerance: float
 ) -> Vote:
-    """Count the votes of groups of at least 2s + 1 replicas, whose answers agree if they are close.
+    """Count the votes of groups of replicas, whose answers agree if they are close.
 
-    In every group that answer wins which most others are close to. If honest answers are close to each other, it is
-    close to at least one of them, and only who is more than twice as far from it is convicted, which no honest one is.
+    In every group that answer wins which most are close to, itself one of them. If honest answers are close to each
+    other, it is close to one of them, and only who is more than twice as far from it is convicted: no honest one is.
 
     Args:
         answers: of all workers, (d,) each, in their order; None of who has said nothing.
+        groups: the ranks of each group.
+        least: how many decide, see `winners`.
         tolerance: close is a Euclidean distance of at most this part of the median norm of the group's answers.
 
     Raises:
-        RunError: naming the group, if in one no answer has s others close to it; those that are not finite have none.
+        RunError: naming the group, if in one to no answer so many are close; to those that are not finite, none is.
     """
 
     def party(group: Sequence[int]) -> tuple[list[int], list[int]]:
@@ -121,12 +124,11 @@ def winners_by_distance(
         wrong = [rank for place, (rank, _) in enumerate(said) if not apart[best][place] <= 2 * near]
         return [said[place][0] for place in (best, *(each for each in around[best] if each != best))], wrong
 
-    return _counted([party(group) for group in groups], groups, s)
+    return _counted([party(group) for group in groups], groups, least)
 
 
 def _distances(answers: Sequence[Tensor]) -> list[list[float]]:
-    """Return the Euclidean distances (m + 1, m + 1) between answers, and of each from 0, the last; not less than inf if
-    one is not finite."""
+    """Return the Euclidean distances (m + 1, m + 1) between answers and, the last, 0; inf where one is not finite."""
     m = len(answers)
     squares = torch.zeros(m + 1, m + 1, dtype=torch.float64)
     for first in range(0, len(answers[0]) if answers else 0, _BLOCK):
@@ -135,18 +137,21 @@ def _distances(answers: Sequence[Tensor]) -> list[list[float]]:
             for other in range(one):
                 squares[one, other] += (row - rows[other]).square_().sum()
             squares[m, one] += row.square().sum()
-    return (squares + squares.T).sqrt_().nan_to_num_(nan=torch.inf).tolist()
+    distances: list[list[float]] = (squares + squares.T).sqrt_().nan_to_num_(nan=torch.inf).tolist()
+    return distances
 
 
-def _counted(parties: Sequence[tuple[Sequence[int], Sequence[int]]], groups: Sequence[Sequence[int]], s: int) -> Vote:
+def _counted(
+    parties: Sequence[tuple[Sequence[int], Sequence[int]]], groups: Sequence[Sequence[int]], least: int
+) -> Vote:
     """Return the vote, of which the largest party of each group and those who are wrong are known."""
     for number, (group, (party, _)) in enumerate(zip(groups, parties, strict=True)):
-        if len(party) <= s:
+        if len(party) < least:
             raise RunError(
                 f"group {number} (ranks {', '.join(map(str, group))}) has no majority: of its {len(group)} answers, at"
-                f" most {len(party)} agree, and {s + 1} have to",
-                f"s = {s + 1}, in groups of {2 * s + 3}; if nobody is hostile, the replicas compute other bits: give"
-                " all the same number of threads, or set `tolerance`",
+                f" most {len(party)} agree, and {least} have to",
+                "a larger `s`; if nobody is hostile, the replicas compute other bits: give all the same number of"
+                " threads, or set `tolerance`",
             )
     wrong = sorted(rank for _, ranks in parties for rank in ranks)
     return Vote(tuple(tuple(party) for party, _ in parties), tuple(wrong))

@@ -11,7 +11,8 @@ from hypothesis import settings
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # Triton reads it when it is imported
 
-settings.register_profile("quorate", deadline=None)  # machines are busy at times
+settings.register_profile("quorate", deadline=None, max_examples=25, derandomize=True)  # machines are busy at times
+settings.register_profile("thorough", deadline=None, max_examples=200)  # pytest --hypothesis-profile thorough
 settings.load_profile("quorate")
 
 

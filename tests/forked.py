@@ -9,16 +9,20 @@ import multiprocessing
 import os
 import runpy
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from multiprocessing import reduction
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch.distributed as dist
 
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["quorate.cli", "quorate.run", "quorate.worker", "sklearn.datasets", "tests.tiny"])
+_FORKS.set_forkserver_preload(
+    ["pytest", "quorate.cli", "quorate.run", "quorate.worker", "sklearn.datasets", "tests.tiny"]
+)
 
 
 class Forked:
@@ -26,13 +30,13 @@ class Forked:
 
     Args:
         env: all environment variables.
-        output: the file for what it writes to standard output and error; None for those of this process.
+        outputs: the files for its standard output and error, by number.
     """
 
-    def __init__(self, command: Sequence[str], env: Mapping[str, str], output: Path | None = None) -> None:
+    def __init__(self, command: Sequence[str], env: Mapping[str, str], outputs: tuple[int, int] = (1, 2)) -> None:
         python, flag, module, *words = command
         assert (python, flag) == (sys.executable, "-m"), f"{command} is not started by fork"
-        self._process = _FORKS.Process(target=_run, args=(module, words, dict(env), output), daemon=True)
+        self._process = _FORKS.Process(target=_run, args=(module, words, dict(env), _Lent(outputs)), daemon=True)
         self._process.start()
         self.kill = self._process.kill
 
@@ -46,13 +50,25 @@ class Forked:
         return self.poll()
 
 
-def _run(module: str, words: Sequence[str], env: Mapping[str, str], output: Path | None) -> None:
+class _Lent:
+    """Open files, by number, that a process is given; it gets them as numbers of its own."""
+
+    def __init__(self, files: tuple[int, ...]) -> None:
+        self._files = files
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return _taken, tuple(reduction.DupFd(file) for file in self._files)
+
+
+def _taken(*files: Any) -> list[int]:
+    return [file.detach() for file in files]
+
+
+def _run(module: str, words: Sequence[str], env: Mapping[str, str], outputs: list[int]) -> None:
+    for here, file in zip((1, 2), outputs, strict=True):
+        os.dup2(file, here)
     os.environ.clear()
     os.environ.update({name: value for name, value in env.items() if name != "QUORATE_LAUNCHER"})  # not its parent
-    if output is not None:
-        with output.open("wb") as file:
-            os.dup2(file.fileno(), 1)
-            os.dup2(file.fileno(), 2)
     sys.argv = [module, *words]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
@@ -76,12 +92,11 @@ def as_torchrun(module: str, size: int, folder: Path, seconds: float = 250) -> s
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
     told |= {"WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size), "OMP_NUM_THREADS": "1"}
-    processes, outputs = [], []
-    for rank in range(size):
-        outputs.append(folder / f"output-{rank}.txt")
-        env = os.environ | told | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-        processes.append(Forked([sys.executable, "-m", module], env, outputs[-1]))
-    ends = [process.wait(seconds) for process in processes]
-    text = "".join(output.read_text() for output in outputs)
+    with (folder / "output.txt").open("ab") as output:
+        numbers = (output.fileno(), output.fileno())
+        envs = [os.environ | told | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(size)]
+        processes = [Forked([sys.executable, "-m", module], env, numbers) for env in envs]
+        ends = [process.wait(seconds) for process in processes]
+    text = (folder / "output.txt").read_text()
     assert ends == [0] * size, text
     return text

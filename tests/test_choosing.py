@@ -77,6 +77,7 @@ def test_the_recorded_choice_counts_whatever_would_be_chosen_now(tmp_path):
     assert (exchange.codec, exchange.collective) == (Identity(), direct)
 
 
+@pytest.mark.usefixtures("forked_workers")
 @pytest.mark.processes
 @pytest.mark.timeout(240)
 def test_real_workers_measure_once_and_a_resumed_run_keeps_the_choice(tmp_path, capfd):

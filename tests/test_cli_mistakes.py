@@ -35,7 +35,7 @@ def refused(monkeypatch, capsys):
         ({"optimizer": {"name": "sdg"}}, "unknown optimizer `sdg`\nhint: did you mean `sgd`?"),
         ({"task": {"name": "digit"}}, "unknown task `digit`\nhint: did you mean `digits`?"),
         ({"partition": {"name": "idd"}}, "unknown partition `idd`\nhint: did you mean `iid`?"),
-        ({"aggregator": {"name": "mena"}}, "unknown aggregator `mena`\nhint: did you mean `mean`?"),
+        ({"aggregator": {"name": "meann"}}, "unknown aggregator `meann`\nhint: did you mean `mean`?"),
         ({"codec": [{"name": "identiti"}]}, "unknown codec `identiti`\nhint: did you mean `identity`?"),
         ({"program": STEPS | {"steps": "many"}}, "[program] `steps`: input should be a valid integer, got 'many'"),
         ({"program": STEPS | {"steps": True}}, "[program] `steps`: input should be a valid integer, got True"),
@@ -60,7 +60,7 @@ def refused(monkeypatch, capsys):
         ({"period": {"name": "every"}}, "program `synchronous_sgd` has no use for [period]\nhint: leave out [period]"),
         (
             {"codec": {"name": "identity"}},
-            "codecs are written as [[codec]], one table each, in their order on the wire",
+            "codecs are written as [[codec]], one table each, in their order",
         ),
         ({"seed": -1}, "`seed`: input should be greater than or equal to 0, got -1"),
         ({"seed": "7"}, "`seed`: input should be a valid integer, got '7'"),

@@ -12,6 +12,7 @@ from tests.commands import READY, call, metrics, result, write_recipe
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(120)]
 
 
+@pytest.mark.usefixtures("forked_workers")
 @pytest.mark.parametrize(
     ("ready", "size"),
     [

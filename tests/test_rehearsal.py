@@ -42,13 +42,19 @@ COMING_AND_GOING = (
 )
 
 
-@pytest.mark.parametrize("ready", ["first_run", "local_sgd", "gossip", "diloco", "adaptive_period"])
-@pytest.mark.parametrize("step", [2, 6, 13, 18])
-def test_a_resumed_run_is_like_an_uninterrupted_one(ready, step, tmp_path):
-    """The bytes of an interrupted run are those of programs that keep step; others had begun the next one."""
+@pytest.fixture(scope="module", params=["first_run", "local_sgd", "gossip", "diloco", "adaptive_period"])
+def uninterrupted(request, tmp_path_factory):
+    """A ready recipe's name, the recipe with workers that come and go, the result, and the run's folder."""
+    place = tmp_path_factory.mktemp(request.param)
     changes = with_events(*COMING_AND_GOING) | {"record": {"metrics": 3, "evaluate": 5, "checkpoint": 2}}
-    recipe = load(write_recipe(tmp_path, changes, ready))
-    whole = runs.simulate(recipe, 4, tmp_path / "whole")
+    recipe = load(write_recipe(place, changes, request.param))
+    return request.param, recipe, runs.simulate(recipe, 4, place / "whole"), place / "whole"
+
+
+@pytest.mark.parametrize("step", [2, 6, 13, 18])
+def test_a_resumed_run_is_like_an_uninterrupted_one(uninterrupted, step, tmp_path):
+    """The bytes of an interrupted run are those of programs that keep step; others had begun the next one."""
+    ready, recipe, whole, folder_of_whole = uninterrupted
     assert whole["epochs"] >= 3
     with pytest.raises(KeyboardInterrupt):
         runs.simulate(recipe, 4, tmp_path / "stopped", progress=stop_from(step))
@@ -56,8 +62,8 @@ def test_a_resumed_run_is_like_an_uninterrupted_one(ready, step, tmp_path):
     for name in SAME:
         if name != "bytes" or ready == "first_run":
             assert resumed[name] == whole[name], name
-    assert events(tmp_path / "stopped") == events(tmp_path / "whole")
-    lines = [metrics(tmp_path / name) for name in ("stopped", "whole")]
+    assert events(tmp_path / "stopped") == events(folder_of_whole)
+    lines = [metrics(place) for place in (tmp_path / "stopped", folder_of_whole)]
     for line in lines[0] + lines[1] if ready != "first_run" else []:
         del line["bytes"]
     assert lines[0] == lines[1]

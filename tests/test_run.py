@@ -158,6 +158,7 @@ def test_workers_whose_launcher_died_before_they_were_ready_write_nothing(tmp_pa
     assert not (run / "checkpoints").exists()
 
 
+@pytest.mark.usefixtures("forked_workers")
 @pytest.mark.processes
 @pytest.mark.timeout(120)
 def test_a_damaged_checkpoint_of_one_worker_is_named_without_a_traceback(monkeypatch, capfd, tmp_path):

@@ -23,7 +23,7 @@ LENGTH = 1 << 13
 """Coordinates of a block that are multiplied at once."""
 STRIPES = 16
 """Parts that the coordinates are divided into, whose sums are added at last; no more threads than that are of use."""
-SAMPLE = 4, 1 << 10
+SAMPLE = 4, 1 << 9
 """Runs of coordinates, and how many in each, on which is seen which row lies in the midst of the others."""
 NEAR = {torch.float32: 2.0**-6, torch.float64: 2.0**-20}
 """Squared distances that are less than this part of the two squared lengths are computed anew."""
@@ -212,7 +212,6 @@ def midst(updates: Tensor) -> int:
     starts = [0] if d <= runs * length else [d // runs * run for run in range(runs)]
     width = d if d <= runs * length else length
     sample = torch.cat([updates[:, start : start + width] for start in starts], dim=1).double()
-    sample -= sample.nan_to_num().median(dim=0).values
     squares = between(sample @ sample.T)
     return int(squares.nan_to_num(nan=inf).median(dim=1).values.argmin())
 

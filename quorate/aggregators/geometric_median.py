@@ -118,7 +118,8 @@ def newton_step(inner: Tensor, shares: Tensor, distances: Tensor) -> Tensor:
     cosines = inverse[:, None] * inner * inverse
     system = torch.diag(distances * total * (1 + 1e-13)) - cosines
     scale = (distances * total).rsqrt()
-    solution = torch.linalg.lstsq(scale[:, None] * system * scale, (scale * cosines.sum(dim=1))[:, None]).solution[:, 0]
+    right = scale * cosines.sum(dim=1)
+    solution: Tensor = torch.linalg.lstsq(scale[:, None] * system * scale, right[:, None]).solution[:, 0]
     change = (1 + scale * solution) * inverse / total
     return shares + change - change.sum() * shares
 

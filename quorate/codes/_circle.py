@@ -6,8 +6,8 @@ odd, because then the powers can be -m .. m; DRACO's are 0 .. n - 2s - 1, and co
 
 Source: Chen, Wang, Charles and Papailiopoulos, "DRACO: Byzantine-resilient distributed training via redundant
 gradients", ICML 2018, section 4. Holders that are neighbours, as they are there, make numbers W of 10^5 for n = 45,
-s = 5, of which single precision leaves nothing; ours are spread over the circle, and W stays below 1. The closed form of
-W, and the powers -m .. m, are ours.
+s = 5, of which single precision leaves nothing; ours are spread over the circle, and W stays below 1. The closed form
+of W, and the powers -m .. m, are ours.
 """
 
 from __future__ import annotations
@@ -26,10 +26,7 @@ def holders(n: int, s: int) -> tuple[tuple[int, ...], ...]:
     For odd n the gaps between them are odd: then all real W are positive.
     """
     r = 2 * s + 1
-    if n % 2:
-        offsets = [t + 2 * (t * (n - r) // (2 * r)) for t in range(r)]
-    else:
-        offsets = [t * n // r for t in range(r)]
+    offsets = [t + 2 * (t * (n - r) // (2 * r)) if n % 2 else t * n // r for t in range(r)]
     return tuple(tuple((batch + offset) % n for offset in offsets) for batch in range(n))
 
 
@@ -59,7 +56,8 @@ def basis(n: int, s: int, real: bool) -> Tensor:
     if not real:
         return torch.polar(torch.full((), n**-0.5, dtype=torch.float64), angle * torch.arange(n - 2 * s))
     turns = angle * torch.arange(1, 1 - first)
-    return torch.cat([torch.full((n, 1), 0.5**0.5, dtype=torch.float64), turns.cos(), turns.sin()], 1) * (2 / n) ** 0.5
+    waves = torch.cat([torch.full((n, 1), 0.5**0.5, dtype=torch.float64), turns.cos(), turns.sin()], 1)
+    return waves.mul_((2 / n) ** 0.5)
 
 
 def checks(span: Tensor, ranks: Sequence[int]) -> Tensor:
@@ -71,7 +69,8 @@ def checks(span: Tensor, ranks: Sequence[int]) -> Tensor:
     """
     span = span[list(ranks)]
     whole, _ = torch.linalg.qr(span, mode="complete")
-    return whole[:, span.shape[1] :].mH
+    found: Tensor = whole[:, span.shape[1] :].mH
+    return found
 
 
 def moments(n: int, s: int, real: bool, ranks: Sequence[int]) -> Tensor:
@@ -94,7 +93,8 @@ def combination(span: Tensor, ranks: Sequence[int], mean: Tensor) -> Tensor:
         span: (n, n - 2s), see `basis`.
         mean: (..., n), the combination(s) of all.
     """
-    return mean.to(span.dtype) @ span @ torch.linalg.pinv(span[list(ranks)])
+    found: Tensor = mean.to(span.dtype) @ span @ torch.linalg.pinv(span[list(ranks)])
+    return found
 
 
 def _first(n: int, s: int, real: bool) -> int:

@@ -14,12 +14,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import comb
 
 import torch
 from torch import Tensor
 
 _PARTS = (1e-13, 1e-6, 1e-3, 1e-9)
 """How much of the power may be left unexplained, in the order in which it is tried; double precision leaves 1e-13."""
+_TRIALS = 20_000  # sets that are all looked at where the subspaces show the errors, but not in order
+_AT_ONCE = 2_000
 _BEAM = 64  # sets that are looked at together where no subspace shows the errors
 _MOST = 48  # times that the checks are measured
 
@@ -91,6 +94,7 @@ def _suspected(found: Measured, most: int) -> list[tuple[int, ...]]:
                 proposals.append(tuple(sorted(each[int(rest.argmin())].tolist())))
                 break
         else:
+            proposals += _by_trial(power, columns, orders[-1][most - 1], most, most_left)
             proposals += _by_steps(power, columns, most, most_left)
     return list(dict.fromkeys(proposals))
 
@@ -102,10 +106,21 @@ def _by_subspace(power: Tensor, columns: Tensor, most: int) -> Tensor:
     return torch.stack(outside).argsort(dim=1, stable=True)
 
 
+def _by_trial(power: Tensor, columns: Tensor, order: Tensor, size: int, most_left: float) -> list[tuple[int, ...]]:
+    """Return that set, of all of a size among the first places of an order, that explains most, if it does enough."""
+    first = size
+    while first < len(order) and comb(first + 1, size) <= _TRIALS:
+        first += 1
+    sets = torch.combinations(order[:first], size)
+    left = torch.cat([_left(power, columns, some) for some in sets.split(_AT_ONCE)])
+    return [tuple(sorted(sets[int(left.argmin())].tolist()))] if float(left.min()) <= most_left else []
+
+
 def _left(power: Tensor, columns: Tensor, sets: Tensor) -> Tensor:
     """Return the power (b,) that sets of places (b, k) do not explain."""
     rest = _rest(columns, sets)
-    return (rest @ power @ rest).diagonal(dim1=1, dim2=2).real.sum(1)
+    unexplained: Tensor = (rest @ power @ rest).diagonal(dim1=1, dim2=2).real.sum(1)
+    return unexplained
 
 
 def _rest(columns: Tensor, sets: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
 """The cyclic code: every worker answers one mixture of its gradients, and who has lied is told from all mixtures.
 
-It needs no replicas that agree to the bit, and exists for every n of at least 2s + 1; a worker computes the gradients of
-2s + 1 batches, as it does under `repetition`, and uploads as much as without a code. What is decoded is the mean of all
-batches up to rounding: about 1e-8 of the gradients with `transport = "single"`. If 2s + 1 divides n, the mixtures are
-the groups' means, and `repetition` does the same by comparing bits, at a fraction of the server's work.
+It needs no replicas that agree to the bit, and exists for every n of at least 2s + 1; a worker computes the gradients
+of 2s + 1 batches, as it does under `repetition`, and uploads as much as without a code, or twice as much if n is even.
+What is decoded is the mean of all batches up to rounding: about 3e-8 of it with `transport = "single"`. If 2s + 1
+divides n, the mixtures are means of groups, and `repetition` does the same by comparing bits, with less work.
 
 Source: Chen, Wang, Charles and Papailiopoulos, "DRACO: Byzantine-resilient distributed training via redundant
 gradients", ICML 2018, section 4, with spread holders and real numbers, see `_circle`, and another locator, see

@@ -21,9 +21,8 @@ from pydantic import Field
 from torch import Tensor
 
 from quorate import votes
-from quorate.codes import Decoded
+from quorate.codes import Decoded, _groups
 from quorate.errors import RunError
-from quorate.wire import require
 
 
 @dataclass(frozen=True)
@@ -55,14 +54,7 @@ class Repetition:
         Raises:
             Incompatible: if n workers are not divided into groups of r.
         """
-        below, above = n // self.r * self.r, -(-n // self.r) * self.r
-        nearest = above if n < self.r or above - n < n - below else below
-        require(
-            n % self.r == 0 and n > 0,
-            f"repetition with s = {self.s} divides workers into groups of {self.r}, which {n} workers do not make",
-            f"workers = {nearest}" if n != nearest else None,
-        )
-        return tuple(range(first, first + self.r) for first in range(0, n, self.r))
+        return _groups.groups(f"repetition with s = {self.s}", n, self.r)
 
     def batches(self, n: int, rank: int) -> tuple[int, ...]:
         """Return the batches of the worker's group.
@@ -74,10 +66,7 @@ class Repetition:
 
     def encode(self, gradients: Sequence[Tensor], n: int, rank: int) -> Tensor:
         """Return the sum of the batches' gradients (d,), added up in their order."""
-        total = gradients[0].clone()
-        for each in gradients[1:]:
-            total += each
-        return total
+        return _groups.added(gradients)
 
     def vote(self, digests: Sequence[Tensor | None]) -> votes.Vote:
         """Count the votes of all workers, of which only digests have come; see `votes.digest`.
@@ -90,7 +79,7 @@ class Repetition:
         """
         if not self.by_digest:
             raise RunError("digests don't say how close two answers are", "tolerance = 0")
-        return votes.winners(digests, self.groups(len(digests)), self.s)
+        return votes.winners(digests, self.groups(len(digests)), self.s + 1)
 
     def mean(self, won: Sequence[Tensor]) -> Tensor:
         """Return the mean (d,) of all batches' gradients, from what has won in each group, (d,) each, in their order.
@@ -104,7 +93,7 @@ class Repetition:
                     f"the majority of group {number} says a gradient that is not finite",
                     "if nobody is hostile, training has diverged: take a smaller learning rate",
                 )
-        return self.encode(won, len(won) * self.r, 0).div_(len(won) * self.r)
+        return _groups.added(won).div_(len(won) * self.r)
 
     def decode(self, answers: Sequence[Tensor | None], like: Tensor) -> Decoded:
         """Return the mean of all batches' gradients, and who has answered otherwise than its group.
@@ -113,19 +102,12 @@ class Repetition:
             Incompatible: if the workers don't make groups.
             RunError: naming the group, if one has no majority, or that of one is not finite.
         """
-        groups = self.groups(len(answers))
-        fitting = [each if each is not None and _fits(each, like) else None for each in answers]
+        fitting, strange = _groups.fitting(answers, like)
         if self.by_digest:
-            vote = votes.winners(votes.digests_of(fitting), groups, self.s)
+            vote = self.vote(votes.digests_of(fitting))
         else:
-            vote = votes.winners_by_distance(fitting, groups, self.s, self.tolerance)
-        strange = [rank for rank, each in enumerate(answers) if each is not None and fitting[rank] is None]
-        won = [each for party in vote.majorities if (each := fitting[party[0]]) is not None]
-        return Decoded(self.mean(won), tuple(sorted([*vote.convicted, *strange])))
-
-
-def _fits(answer: Tensor, like: Tensor) -> bool:
-    return answer.shape == like.shape and answer.dtype == like.dtype
+            vote = votes.winners_by_distance(fitting, self.groups(len(answers)), self.s + 1, self.tolerance)
+        return Decoded(self.mean(_groups.won(vote, fitting)), tuple(sorted({*vote.convicted, *strange})))
 
 
 EXAMPLES = (Repetition(), Repetition(0), Repetition(2), Repetition(1, tolerance=1e-4))

@@ -13,7 +13,7 @@ from math import inf
 from torch import Tensor
 
 from quorate.aggregators._blocks import lengths
-from quorate.aggregators._screening import check_updates, finite_rows
+from quorate.aggregators._screening import check_updates
 from quorate.pre_aggregators._clipping import shortened
 
 
@@ -21,7 +21,7 @@ def norm_clipping(updates: Tensor, *, radius: float) -> Tensor:
     """Return the updates, those longer than the radius scaled down to it.
 
     Args:
-        updates: (n, d), of any float dtype; rows that are not finite stay as they are, for the aggregator to leave out.
+        updates: (n, d), of any float dtype; rows that are not finite stay so, for the aggregator to leave out.
         radius: the greatest Euclidean norm, in the updates' unit; more than 0.
 
     Returns:
@@ -33,8 +33,7 @@ def norm_clipping(updates: Tensor, *, radius: float) -> Tensor:
     check_updates("norm_clipping", updates)
     if not 0 < radius < inf:
         raise ValueError(f"norm_clipping needs a radius above 0, got {radius}")
-    rows = finite_rows(updates)
-    return shortened(updates, dict(zip(rows, lengths(updates, rows), strict=True)), radius)
+    return shortened(updates, dict(enumerate(lengths(updates, range(len(updates))))), radius)
 
 
 EXAMPLES = (partial(norm_clipping, radius=2.0),)

@@ -68,6 +68,8 @@ def _defences(rows: Row) -> list[str]:
 def _text(value: float | None, cell: Mapping[str, Any] | None, best: float | None, reference: float | None) -> Text:
     if value is None:
         return Text("fails" if cell is not None and "failed" in cell else "-", "dim")
+    if cell is not None and "stopped" in cell:
+        return Text("stops", "red")
     lost = 0.0 if reference is None else reference - value
     style = "green" if lost <= CLOSE else "red" if lost >= BROKEN else ""
     return Text(f"{100 * value:.1f}", f"bold {style}" if value == best else style)
@@ -93,7 +95,8 @@ def _picture(place: str, rows: Row, free: str, plain: str) -> Picture:
     defences, attacks = _defences(rows), list(rows)
     values = [[value_of(rows[attack].get(defence)) for defence in defences] for attack in attacks]
     shown = [["" if each is None else f"{100 * each:.1f}" for each in row] for row in values]
-    told = [[str(rows[attack].get(each, {}).get("failed", "")) for each in defences] for attack in attacks]
+    cells = [[rows[attack].get(each, {}) for each in defences] for attack in attacks]
+    told = [[str(cell.get("failed") or cell.get("stopped") or "") for cell in row] for row in cells]
     figure = frame(height=120 + 30 * len(attacks))
     figure.add_heatmap(
         z=values,

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from hypothesis import given as drawn
@@ -113,16 +108,7 @@ def test_takes_the_time_that_its_closed_form_says(name, n, latency, rate):
 @pytest.mark.timeout(180)
 def test_real_workers_get_the_bits_of_simulated_ones(tmp_path):
     size = 6
-    command = [sys.executable, "-m", real_workers.__name__]
-    ranks = [
-        subprocess.Popen(
-            [*command, str(rank), str(size), str(tmp_path)],
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            cwd=Path(__file__).parents[2],
-        )
-        for rank in range(size)
-    ]
-    assert [rank.wait(timeout=150) for rank in ranks] == [0] * size
+    ranks(real_workers.__name__, [(rank, size, tmp_path) for rank in range(size)])
     for n in range(1, size + 1):
         simulated = simulate(lambda node: all_sums(node, NAMES), n)
         for rank in range(n):

@@ -91,6 +91,7 @@ def test_check_predicts_nothing_where_nothing_is_known(monkeypatch, capsys, tmp_
     assert "naive 0 s 0 s 0 s" in rows
 
 
+@pytest.mark.usefixtures("forked_workers")
 @pytest.mark.processes
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(("name", "size"), [("halving_doubling", 3), ("auto", 2)])

@@ -31,6 +31,7 @@ def tell(folder, experiment, size, may_leave=()):
     return [each and {key: each[key] for key in ("told", "threads")} for each in told]
 
 
+@pytest.mark.usefixtures("forked_workers")
 @pytest.mark.processes
 @pytest.mark.timeout(200)
 @pytest.mark.parametrize("size", [2, 3])
@@ -39,6 +40,7 @@ def test_ragged_messages_are_gathered(tmp_path, experiment, size):
     assert tell(tmp_path, experiment, size) == [FINE] * size
 
 
+@pytest.mark.usefixtures("forked_workers")
 @pytest.mark.processes
 @pytest.mark.timeout(200)
 @pytest.mark.parametrize(
@@ -54,6 +56,7 @@ def test_a_message_that_is_not_expected_is_refused_by_rank_and_step(tmp_path, ex
     assert [each["threads"] for each in told] == [[]] * 3
 
 
+@pytest.mark.usefixtures("forked_workers")
 @pytest.mark.processes
 @pytest.mark.timeout(200)
 def test_gathers_that_a_peer_leaves_fail_and_name_it(tmp_path):
@@ -70,6 +73,7 @@ def test_gathers_that_a_peer_leaves_fail_and_name_it(tmp_path):
         assert killed[rank]["threads"] == []
 
 
+@pytest.mark.usefixtures("forked_workers")
 @pytest.mark.processes
 @pytest.mark.timeout(200)
 def test_a_gather_with_one_whose_program_has_ended_fails_at_once(tmp_path):
@@ -81,6 +85,7 @@ def test_a_gather_with_one_whose_program_has_ended_fails_at_once(tmp_path):
     assert not said.endswith("too late")
 
 
+@pytest.mark.usefixtures("forked_workers")
 @pytest.mark.processes
 @pytest.mark.timeout(200)
 def test_an_error_with_gathers_under_way_ends_both_sides(tmp_path):

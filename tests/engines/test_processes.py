@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import pytest
 import torch
@@ -13,7 +12,6 @@ from torch.distributed import HashStore
 from quorate.engines import PeerError
 from quorate.engines.gathering import gather_trace
 from quorate.engines.group import interface_towards, join
-from quorate.engines.launch import launch
 from quorate.engines.packing import pack, room_for, unpack
 from quorate.engines.processes import ProcessNode
 from quorate.engines.waiting import Waiting, drive
@@ -21,6 +19,7 @@ from quorate.errors import RunError
 from quorate.gradient import TaskError
 from quorate.wire import size_in_bytes
 from tests.engines.peers import EXPERIMENTS
+from tests.forked import ranks
 
 SIZE = 4
 
@@ -29,11 +28,7 @@ SIZE = 4
 def told(tmp_path_factory):
     """What each of four ranks says of the experiments in peers.py."""
     folder = tmp_path_factory.mktemp("peers")
-    words = ["-m", "tests.engines.peers"]
-    launch(
-        [[sys.executable, *words, str(rank), str(SIZE), str(folder / "store"), str(folder)] for rank in range(SIZE)],
-        folder,
-    )
+    ranks("tests.engines.peers", [(rank, SIZE, folder / "store", folder) for rank in range(SIZE)])
     return [json.loads((folder / f"told-{rank}.json").read_text()) for rank in range(SIZE)]
 
 

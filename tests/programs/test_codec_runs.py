@@ -31,7 +31,11 @@ READY = {
     "easgd": {"alone": [TOP_K]},
     "downpour": {"plain": FEEDBACK},
 }
-CASES = [(ready, kind) for ready, kinds in READY.items() for kind in kinds]
+STOPS = [  # each program stops at each of the steps, with one of its codecs
+    (ready, kinds[turn % len(kinds)], step, size)
+    for ready, kinds in ((ready, list(kinds)) for ready, kinds in READY.items())
+    for turn, (step, size) in enumerate([(6, 2), (13, 3), (9, 5)])
+]
 PLAIN_SGD = {"name": "sgd", "lr": 0.05}
 
 
@@ -55,8 +59,7 @@ def same(resumed, whole, what=("parameters_sha256", "loss", "bytes", "clock_seco
     assert {name: resumed[name] for name in what} == {name: whole[name] for name in what}
 
 
-@pytest.mark.parametrize(("ready", "kind"), CASES)
-@pytest.mark.parametrize(("step", "size"), [(6, 2), (13, 3), (9, 5)])
+@pytest.mark.parametrize(("ready", "kind", "step", "size"), STOPS)
 def test_a_resumed_simulation_is_like_an_uninterrupted_one(ready, kind, step, size, tmp_path):
     recipe = recipe_of(tmp_path, ready, kind, simulator={"paranoid": step == 6})
     whole = runs.simulate(recipe, size, tmp_path / "whole")

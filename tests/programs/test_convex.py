@@ -23,7 +23,7 @@ from quorate.tasks.logistic_regression import logistic_regression
 from quorate.tasks.svm import svm
 from tests.tiny import train, training
 
-STEPS = 50
+STEPS, STEPS_ON_FILES = 50, 20
 RATES = {svm: 0.1, logistic_regression: 0.5, k_means: 0.2}
 TASKS = pytest.mark.parametrize("ready", list(RATES))
 SIZES = pytest.mark.parametrize("size", [2, 5, 16])
@@ -42,7 +42,7 @@ def centralised(ready, data: Path | None) -> Tensor:
     """Descend along the gradient of the pooled data, in a plain loop."""
     task = task_of(ready, data)
     model = task.model()
-    for _ in range(STEPS):
+    for _ in range(STEPS_ON_FILES if data else STEPS):
         loss = task.loss(model(task.train.x), task.train.y)
         parameters = list(model.parameters())
         loss = loss + task.l2 / 2 * sum(parameter.square().sum() for parameter in parameters)
@@ -55,9 +55,8 @@ def gap(program, ready, size: int, data: Path | None = None, **settings) -> floa
     """Return the largest difference, over workers and coordinates, to the centralised parameters."""
     made = training(task_of(ready, data), size, unequal=True)
     assert len({len(shard) for shard in made.shards}) > 1
-    ends, _ = train(
-        program, made, optimizer=Optimizer("sgd", {"lr": RATES[ready]}), steps=STEPS, batch="full", **settings
-    )
+    settings |= {"optimizer": Optimizer("sgd", {"lr": RATES[ready]}), "batch": "full"}
+    ends, _ = train(program, made, steps=STEPS_ON_FILES if data else STEPS, **settings)
     central = centralised(ready, data)
     assert central.dtype == torch.float64
     assert (central - made.initial()).abs().max() > 1e-3

@@ -98,6 +98,7 @@ def test_the_plan_names_the_graph():
     assert [label for label, _ in plan.says] == ["topology", "neighbours", "spectral gap"]
 
 
+@pytest.mark.usefixtures("forked_workers")
 @pytest.mark.processes
 @pytest.mark.timeout(120)
 def test_simulated_and_real_workers_end_with_the_same_bits(tmp_path):

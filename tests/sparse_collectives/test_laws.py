@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from hypothesis import given as drawn
@@ -165,16 +160,7 @@ def test_at_most_so_many_meetings_are_under_way_at_once():
 @pytest.mark.timeout(180)
 def test_real_workers_get_the_bits_of_simulated_ones(tmp_path):
     size = 3
-    command = [sys.executable, "-m", workers.__name__]
-    ranks = [
-        subprocess.Popen(
-            [*command, str(rank), str(size), str(tmp_path)],
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            cwd=Path(__file__).parents[2],
-        )
-        for rank in range(size)
-    ]
-    assert [rank.wait(timeout=150) for rank in ranks] == [0] * size
+    ranks(workers.__name__, [(rank, size, tmp_path) for rank in range(size)])
     trace = Trace(size)
 
     async def program(node):
