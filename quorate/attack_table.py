@@ -27,6 +27,7 @@ from quorate.aggregators import claimed, most_of
 from quorate.engines.batching import Batching
 from quorate.engines.simulator import Simulator
 from quorate.errors import QuorateError, RecipeError, RunError
+from quorate.files import write_atomically
 from quorate.metrics_file import read_lines
 from quorate.recipe import Recipe, resolve
 from quorate.training import Training
@@ -146,7 +147,7 @@ def _settings(kind: str, name: str) -> dict[str, Any]:
 
 
 def outcome(recipe: Recipe, data: Path | None) -> dict[str, float | str | None]:
-    """Return what a run comes to: `accuracy` and `loss`, 0 and None if it `stopped`; or why there was none, `failed`."""
+    """Return what a run comes to: `accuracy` and `loss`; 0 and None if it `stopped`; why there was none, `failed`."""
     torch.set_num_threads(1)
     try:
         size, training = recipe.workers, recipe.training(recipe.workers, data)
@@ -183,6 +184,7 @@ def fill(
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "cells.jsonl"
     done = {each["key"]: each for each in read_lines(path)}
+    write_atomically(path, "".join(json.dumps(each) + "\n" for each in done.values()).encode())  # no half line stays
     for cell in cells:
         if cell.key in done:
             yield cell, done[cell.key]

@@ -104,7 +104,7 @@ def started(*words: object, module: tuple[str, ...] = ("quorate",), **environmen
         if process.poll() is None:
             process.terminate()
             try:
-                process.communicate(timeout=20)
+                process.communicate(timeout=200)
             except subprocess.TimeoutExpired:
                 process.kill()
         for stream in (process.stdout, process.stderr):
@@ -115,7 +115,7 @@ def started(*words: object, module: tuple[str, ...] = ("quorate",), **environmen
 def output_of(*words: object, module: tuple[str, ...] = ("quorate",), **environment: object) -> tuple[int, str, str]:
     """Return a command's exit status and what it wrote to standard output and error."""
     with started(*words, module=module, **environment) as process:
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=200)
         return process.returncode, out, err
 
 
@@ -144,7 +144,7 @@ def workers(run: Path) -> dict[int, int]:
     return found
 
 
-def until(condition: Callable[[], Any], seconds: float = 60) -> Any:
+def until(condition: Callable[[], Any], seconds: float = 200) -> Any:
     """Wait until a condition holds; return what it returned."""
     end = time.monotonic() + seconds
     while not (held := condition()):

@@ -26,6 +26,12 @@ def forked_workers() -> Iterator[None]:
 
 
 @pytest.fixture
+def without_reports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of this process write no report.html, which takes as long as a short run."""
+    monkeypatch.setattr("quorate.folder.write_report", lambda folders, path: None)
+
+
+@pytest.fixture
 def data_folder(request: pytest.FixtureRequest) -> Path:
     """The folder that QUORATE_DATA names; skips unless it holds what the test's `data` marks name.
 

@@ -88,7 +88,7 @@ def ranks(module: str, words_of_rank: Sequence[Sequence[object]], seconds: float
 
 
 def as_torchrun(module: str, size: int, folder: Path, seconds: float = 250) -> str:
-    """Run a module on ranks whose environment is that of torchrun's workers; return what they wrote, once all are well."""
+    """Run a module on ranks with the environment of torchrun's workers; all must end well. Return what they wrote."""
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
     told |= {"WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size), "OMP_NUM_THREADS": "1"}

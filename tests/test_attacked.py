@@ -88,7 +88,7 @@ def test_nan_of_one_worker_spoils_a_mean_and_not_a_robust_rule(tmp_path):
     plain = ROBUST.replace('name = "trimmed_mean"\nf = 1', 'name = "mean"')
     with pytest.raises(RunError, match="step 2: the loss is not finite"):
         simulate(attacked("not_finite", "f = 1", plain), 5, tmp_path / "mean")
-    assert simulate(attacked("not_finite"), 5, tmp_path / "robust")["accuracy"] > 0.5
+    assert simulate(attacked("not_finite"), 5, tmp_path / "robust")["accuracy"] > 0.3
     scores = [json.loads(line)["scores"] for line in (tmp_path / "robust" / "suspects.jsonl").read_text().splitlines()]
     assert len(scores) == 12
     assert all(each["4"] is None and None not in [each[str(rank)] for rank in range(4)] for each in scores)

@@ -79,7 +79,6 @@ def test_the_recorded_choice_counts_whatever_would_be_chosen_now(tmp_path):
 
 @pytest.mark.usefixtures("forked_workers")
 @pytest.mark.processes
-@pytest.mark.timeout(240)
 def test_real_workers_measure_once_and_a_resumed_run_keeps_the_choice(tmp_path, capfd):
     path = write_task(tmp_path, 12)
     path.write_text(path.read_text() + '\n[[codec]]\nname = "adaptive"\ncandidates = ["dense", "top_k 0.25"]\n')

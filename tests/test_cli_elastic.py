@@ -24,7 +24,6 @@ def test_a_wrong_address_is_refused(monkeypatch, capsys):
     )
 
 
-@pytest.mark.timeout(60)
 def test_an_address_where_nobody_listens_is_named(monkeypatch, capsys):
     assert "the coordinator at 127.0.0.1:1, which says who takes part, has ended" in refusal(
         monkeypatch, capsys, "join", "127.0.0.1:1"

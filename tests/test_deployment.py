@@ -54,7 +54,7 @@ def write_recipe(tmp_path, rounds):
 
 def said(process):
     """Wait for a process to end; return its exit status and what it said."""
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=200)
     return process.returncode, out + err
 
 
@@ -79,7 +79,7 @@ def test_a_federation_from_its_founding_to_a_revoked_client_a_stop_and_a_resumpt
 
     with join("one", 0) as one, join("two", 1) as two:
         with started("federation", "serve", recipe, "--identity", federation, "--out", run) as server:
-            until(lambda: (how := status()) and min(each.rounds for each in how.clients[:2]) > 2, 120)
+            until(lambda: (how := status()) and min(each.rounds for each in how.clients[:2]) > 2)
             before = status()
             assert before.run == str(run.resolve())
             assert [each.name for each in before.clients] == ["one", "two", ""]
@@ -94,7 +94,7 @@ def test_a_federation_from_its_founding_to_a_revoked_client_a_stop_and_a_resumpt
             assert (code, f"an operator has stopped the server; `quorate resume {run}` goes on" in text) == (0, True)
         assert one.poll() is None
         with started("resume", run) as server:
-            until(lambda: done() > rounds + 10, 120)
+            until(lambda: done() > rounds + 10)
             assert status().clients[1].state == "revoked"
             founding.revoke(federation, "one")
             code, text = said(one)

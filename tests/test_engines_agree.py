@@ -9,7 +9,7 @@ from quorate import run as runs
 from quorate.recipe import load
 from tests.commands import READY, call, metrics, result, write_recipe
 
-pytestmark = [pytest.mark.processes, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.processes
 
 
 @pytest.mark.usefixtures("forked_workers")

@@ -83,7 +83,6 @@ with locked(Path(sys.argv[1])):
 
 
 @pytest.mark.processes
-@pytest.mark.timeout(60)
 def test_a_lock_ends_with_the_process_that_holds_it(tmp_path):
     with subprocess.Popen([sys.executable, "-c", LOCKS, str(tmp_path)], stdout=subprocess.PIPE) as holder:
         assert holder.stdout.readline() == b"held\n"

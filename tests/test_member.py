@@ -24,7 +24,6 @@ def test_what_can_not_be_is_refused_before_anything_starts(tmp_path, changes, sa
         require_elastic(load(write_recipe(tmp_path, changes)), 4)
 
 
-@pytest.mark.timeout(60)
 def test_a_store_of_something_else_is_not_joined():
     coordinator = pytest.importorskip("quorate.engines.membership").Coordinator("127.0.0.1", 1)
     try:

@@ -12,6 +12,7 @@ from quorate.recipe import load, parse
 from quorate.rehearsal import in_epochs, schedule_of
 from tests.commands import RECIPES, call, metrics, refusal, write_recipe, write_task
 
+pytestmark = pytest.mark.usefixtures("without_reports")
 SAME = ("accuracy", "loss", "steps", "clock_seconds", "bytes", "parameters_sha256", "epochs", "stalls", "samples")
 LINKS = {"seconds_per_sample": "1 ms", "uplink": "8 Mbit/s", "downlink": "8 Mbit/s", "latency": "1 ms"}
 

@@ -11,10 +11,8 @@ gives a direction, by which most others are found to be worse than the best so f
 from __future__ import annotations
 
 from functools import partial
-from itertools import chain, combinations
 from math import comb, inf
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -61,25 +59,40 @@ def least_eigenvalue(gram: Tensor, f: int) -> list[int]:
     """Return the m - f of m rows whose scatter has the least greatest eigenvalue, from inner products (m, m)."""
     m = len(gram)
     gram = gram / gram.diagonal().max().clamp_min(1e-300)
-    count = comb(m, f)
-    lacking = np.fromiter(chain.from_iterable(combinations(range(m), f)), np.int16, count * f)
-    left = torch.from_numpy(lacking).view(count, f)
-    bounds = along(gram.new_zeros(m), left)
     rows = torch.arange(m)
+    lacking = sets(m, f)
+    bounds = torch.zeros(lacking.shape[1], dtype=torch.float64)
     best, least = rows[: m - f], inf
-    while len(left):
+    directions = foremost(gram, rows[None], f + 1)[1]
+    while True:
+        for direction in directions:
+            torch.maximum(bounds, along(direction, lacking), out=bounds)
+            if bool((bounds < least).all()):
+                continue
+            left = (bounds < least).nonzero()[:, 0]
+            lacking, bounds = lacking[:, left], bounds[left]
+        if not len(bounds):
+            return best.tolist()
         first = bounds.topk(min(AT_ONCE, len(bounds)), largest=False).indices
-        kept = torch.stack([rows[~torch.isin(rows, lacks)] for lacks in left[first].long()])
-        values, directions = foremost(gram, kept)
+        kept = torch.stack([rows[~torch.isin(rows, lacks)] for lacks in lacking[:, first].T])
+        values, directions = foremost(gram, kept, 1)
+        bounds[first] = inf
         winner = int(values.argmin())
         if float(values[winner]) < least:
             best, least = kept[winner], float(values[winner])
-        for direction in directions:
-            torch.maximum(bounds, along(direction, left), out=bounds)
-        bounds[first] = inf
-        open_ = bounds < least
-        left, bounds = left[open_], bounds[open_]
-    return best.tolist()
+
+
+def sets(m: int, f: int) -> Tensor:
+    """Return all sets of f of the numbers below m, one in each column: (f, m! / f! (m - f)!), int32."""
+    columns = torch.zeros(0, 1, dtype=torch.int32)
+    for size in range(f):
+        last = columns[-1] if size else torch.full((1,), -1, dtype=torch.int32)
+        more = m - f + size - last
+        ends = more.cumsum(0)
+        each = torch.arange(len(last)).repeat_interleave(more)
+        step = torch.arange(int(ends[-1])) - (ends - more)[each]
+        columns = torch.cat([columns[:, each], (last[each] + 1 + step)[None].int()])
+    return columns
 
 
 def along(positions: Tensor, lacking: Tensor) -> Tensor:
@@ -87,28 +100,34 @@ def along(positions: Tensor, lacking: Tensor) -> Tensor:
 
     Args:
         positions: (m,): where the rows lie along it.
-        lacking: (s, f): the rows that each set lacks.
+        lacking: (f, s): the rows that each set lacks.
     """
     positions = positions - positions.mean()
-    lost, squares = torch.zeros(len(lacking), dtype=torch.float64), torch.zeros(len(lacking), dtype=torch.float64)
-    for column in lacking.long().unbind(1):
-        value = positions[column]
+    lost, squares = torch.zeros(2, lacking.shape[1], dtype=torch.float64)
+    for column in lacking:
+        value = positions.index_select(0, column)
         lost += value
-        squares += value * value
-    return (positions @ positions) - squares - lost * lost / (len(positions) - lacking.shape[1])
+        squares.addcmul_(value, value)
+    return squares.add_(lost.square_(), alpha=1 / (len(positions) - len(lacking))).neg_().add_(positions @ positions)
 
 
-def foremost(gram: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the greatest eigenvalue (s,) of the scatter of sets (s, k) of rows, and where all rows lie along its
-    eigenvector (s, m)."""
+def foremost(gram: Tensor, kept: Tensor, number: int) -> tuple[Tensor, Tensor]:
+    """Return the greatest eigenvalues of the scatter of sets of rows, and where all rows lie along eigenvectors.
+
+    Args:
+        gram: (m, m): inner products relative to any point.
+        kept: (s, k): the sets.
+        number: eigenvectors of each set, those of the greatest eigenvalues.
+
+    Returns:
+        (s,), and (s * number, m).
+    """
     among = gram[kept[:, :, None], kept[:, None, :]]
     mean = among.mean(dim=1, keepdim=True)
-    less = among - mean - mean.mT + mean.mean(dim=2, keepdim=True)
-    values, vectors = torch.linalg.eigh(less)
-    greatest, vector = values[:, -1].clamp_min(0), vectors[:, :, -1:]
-    vector = vector - vector.mean(dim=1, keepdim=True)
-    positions = (gram[kept].mT @ vector)[:, :, 0]
-    return greatest, positions / greatest.clamp_min(1e-300).sqrt()[:, None]
+    values, vectors = torch.linalg.eigh(among - mean - mean.mT + mean.mean(dim=2, keepdim=True))
+    values, vectors = values[:, -number:].clamp_min(1e-300), vectors[:, :, -number:]
+    vectors = (vectors - vectors.mean(dim=1, keepdim=True)) * values[:, None].rsqrt()
+    return values[:, -1], (gram[kept].mT @ vectors).mT.flatten(0, 1)
 
 
 EXAMPLES = (partial(smea, f=2), partial(smea, f=3), partial(smea, f=0))

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import combinations
 from math import comb
 
 import torch
@@ -111,7 +112,7 @@ def _by_trial(power: Tensor, columns: Tensor, order: Tensor, size: int, most_lef
     first = size
     while first < len(order) and comb(first + 1, size) <= _TRIALS:
         first += 1
-    sets = torch.combinations(order[:first], size)
+    sets = torch.tensor(list(combinations(order[:first].tolist(), size)))
     left = torch.cat([_left(power, columns, some) for some in sets.split(_AT_ONCE)])
     return [tuple(sorted(sets[int(left.argmin())].tolist()))] if float(left.min()) <= most_left else []
 
@@ -126,7 +127,8 @@ def _left(power: Tensor, columns: Tensor, sets: Tensor) -> Tensor:
 def _rest(columns: Tensor, sets: Tensor) -> Tensor:
     """Return the projections (b, q, q) to what sets of places (b, k) do not explain."""
     span, _ = torch.linalg.qr(columns.T[sets].mT)
-    return torch.eye(len(columns), dtype=columns.dtype) - span @ span.mH
+    rest: Tensor = torch.eye(len(columns), dtype=columns.dtype) - span @ span.mH
+    return rest
 
 
 def _by_steps(power: Tensor, columns: Tensor, most: int, most_left: float) -> list[tuple[int, ...]]:

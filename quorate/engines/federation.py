@@ -70,11 +70,10 @@ class FederationServer:
         self._facts, self._rounds, self._began = facts, rounds, began
         self._started, self._done, self._first_round = time.monotonic(), 0, 0
         self._accuracy: float | None = None
-        self._shown: list[int] = []
         self._loop = asyncio.get_running_loop()
         self._last: tuple[Mapping[str, Message], Blob] | None = None
         self._stop: RunError | None = None
-        self._over = False
+        self._over, self._shown = False, list[int]()
         for client, id in store.last().items():
             self.desk.peers[client].last = id
         for each in store.open_asks():
@@ -102,8 +101,7 @@ class FederationServer:
 
     async def arrivals(self, until: float) -> bool:
         """See `Server`."""
-        shown = self._shown
-        return bool(await Wait(lambda: self._waited(lambda: self.desk.present() != shown, until)))
+        return bool(await Wait(lambda: self._waited(lambda: self.desk.present() != self._shown, until)))
 
     def ask(self, clients: Sequence[int], request: Request) -> None:
         """See `Server`."""
@@ -265,9 +263,8 @@ class FederationServer:
         left = None if self._rounds is None else self._rounds - self._done
         state = "over" if self._over else "running" if self._stop is None else "stopping"
         eta = None if left is None or not done else left * seconds / done
-        return Status(
-            self._rules.run, state, self._done, self._rounds, self.now(), eta, self._accuracy, self.desk.status()
-        )
+        run, told = self._rules.run, self.desk.status()
+        return Status(run, state, self._done, self._rounds, self.now(), eta, self._accuracy, told)
 
     async def run(self, program: Callable[[Server], Coroutine[Any, Any, T]]) -> T:
         """Run the program to its end.

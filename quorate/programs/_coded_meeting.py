@@ -1,9 +1,10 @@
-"""How the answers of a redundancy code get to everybody: all, or digests first and then one of each majority."""
+"""How the answers of a redundancy code get to everybody: all, or digests first, and then what has won once."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -16,6 +17,9 @@ from quorate.votes import DIGEST_BYTES, Vote, digest
 from quorate.wire import Message, Ragged
 
 T = TypeVar("T")
+
+Piece = tuple[int, int]
+"""A group, and the number of a piece of its answer."""
 
 
 @runtime_checkable
@@ -49,42 +53,48 @@ async def decoded_from_all(
 
 
 async def decoded_by_vote(
-    node: Node, code: Votes, answer: Tensor | None, upload: Tensor | None, emits: Tensor, ignored: Collection[int]
+    node: Node,
+    code: Votes,
+    answer: Tensor | None,
+    upload: Tensor | None,
+    emits: Tensor,
+    pieces: int,
+    ignored: Collection[int],
 ) -> Decoded:
-    """Vote by digests; then the first worker of each group's majority sends what has won to everybody.
+    """Vote by digests of an answer's pieces; then each worker of a majority sends some of these to everybody.
 
-    If what it sends has not the digest that it has voted for, it is convicted, and the next one of the majority sends.
+    If a piece has not the digest that has been voted for, its sender is convicted, and another one of the majority
+    sends it. So all links of a group are used at once, and what has won is sent once.
 
     Args:
         answer: this worker's; None: it says nothing.
         upload: what it sends when it is asked for its answer, which is the answer if it is honest.
         emits: an answer's shape (m,) and dtype.
+        pieces: into how many an answer is cut, at least 1.
         ignored: whose votes are not listened to.
 
     Raises:
         RunError: naming the group, if one has no majority, or nobody of it sends what has won.
     """
-    vote = None if answer is None else await node.compute(digest, answer)
-    heard = await node.all_gather(*_message(vote, torch.empty(DIGEST_BYTES, dtype=torch.uint8)))
+    ends = _ends(len(emits), pieces)
+    said = None if answer is None else await node.compute(_digests, answer, ends)
+    heard = await node.all_gather(*_message(said, torch.empty(pieces * DIGEST_BYTES, dtype=torch.uint8)))
     votes = _said(heard, ignored)
-    sound = [each if each is not None and len(each) == DIGEST_BYTES else None for each in votes]
+    sound = [each if each is not None and len(each) == pieces * DIGEST_BYTES else None for each in votes]
     wrong = {rank for rank, each in enumerate(votes) if each is not None and sound[rank] is None}
-    counted = await node.compute(_once, heard, lambda: code.vote(sound), code)
-    groups = len(counted.majorities)
-    won: dict[int, Tensor] = {}
+    counted = await node.compute(
+        _once, heard, lambda: code.vote([None if each is None else digest(each) for each in sound]), code
+    )
+    groups, won = len(counted.majorities), dict[Piece, Tensor]()
     for turn in range(max(map(len, counted.majorities))):
-        senders = {
-            group: party[turn]
-            for group, party in enumerate(counted.majorities)
-            if group not in won and turn < len(party)
-        }
-        sent = await node.all_gather(*_message(upload if node.rank in senders.values() else None, emits))
-        opened = partial(_opened, code, won, sent, senders, sound, groups)
+        asked = _asked(counted.majorities, pieces, won, turn)
+        sent = await node.all_gather(*_message(_cut(upload, asked.get(node.rank, ()), ends), emits))
+        opened = partial(_opened, code, won, sent, asked, sound, ends, groups)
         won, mean = await node.compute(_once, sent, opened, code)
-        wrong |= {rank for group, rank in senders.items() if group not in won}
+        wrong |= {rank for rank, mine in asked.items() if any(piece not in won for piece in mine)}
         if mean is not None:
             return Decoded(mean, tuple(sorted({*counted.convicted, *wrong})))
-    lost = next(group for group in range(groups) if group not in won)
+    lost = next(group for group in range(groups) for piece in range(pieces) if (group, piece) not in won)
     ranks = ", ".join(map(str, counted.majorities[lost]))
     raise RunError(
         f"all of group {lost} who agree (ranks {ranks}) have sent something else than they have voted for",
@@ -92,18 +102,57 @@ async def decoded_by_vote(
     )
 
 
+def _ends(length: int, pieces: int) -> list[int]:
+    """Return where the pieces of an answer begin, and the last one ends."""
+    return [length * piece // pieces for piece in range(pieces + 1)]
+
+
+def _digests(answer: Tensor, ends: Sequence[int]) -> Tensor:
+    """Return the digests of an answer's pieces, (32 pieces,), uint8; of an answer of any length."""
+    return torch.cat([digest(answer[first:last]) for first, last in pairwise([*ends[:-1], len(answer)])])
+
+
+def _asked(
+    majorities: Sequence[Sequence[int]], pieces: int, won: Collection[Piece], turn: int
+) -> dict[int, list[Piece]]:
+    """Return which missing pieces each worker is to send; at every turn, other ones of a majority."""
+    asked: dict[int, list[Piece]] = {}
+    for group, party in enumerate(majorities):
+        for piece in range(pieces):
+            if (group, piece) not in won and turn < len(party):
+                asked.setdefault(party[(piece + turn) % len(party)], []).append((group, piece))
+    return asked
+
+
+def _cut(upload: Tensor | None, mine: Sequence[Piece], ends: Sequence[int]) -> Tensor | None:
+    if upload is None or not mine:
+        return None
+    return torch.cat([upload[ends[piece] : ends[piece + 1]] for _, piece in mine])
+
+
 def _opened(
     code: Votes,
-    won: Mapping[int, Tensor],
+    won: Mapping[Piece, Tensor],
     sent: Sequence[Message],
-    senders: Mapping[int, int],
+    asked: Mapping[int, Sequence[Piece]],
     votes: Sequence[Tensor | None],
+    ends: Sequence[int],
     groups: int,
-) -> tuple[dict[int, Tensor], Tensor | None]:
-    """Return what has won, by group, as far as it has come; and the mean if nothing is missing."""
-    found = {group: sent[rank][0] for group, rank in senders.items() if _has(sent[rank][0], votes[rank])}
-    whole = {**won, **found}
-    return whole, code.mean([whole[group] for group in range(groups)]) if len(whole) == groups else None
+) -> tuple[dict[Piece, Tensor], Tensor | None]:
+    """Return what has won, as far as it has come; and the mean if nothing is missing."""
+    whole = dict(won)
+    for rank, mine in asked.items():
+        lengths = [ends[piece + 1] - ends[piece] for _, piece in mine]
+        voted = votes[rank]
+        if len(sent[rank][0]) != sum(lengths) or voted is None:
+            continue
+        for (group, piece), part in zip(mine, sent[rank][0].split(lengths), strict=True):
+            if torch.equal(digest(part), voted[piece * DIGEST_BYTES : (piece + 1) * DIGEST_BYTES]):
+                whole[group, piece] = part
+    pieces = len(ends) - 1
+    if len(whole) < groups * pieces:
+        return whole, None
+    return whole, code.mean([torch.cat([whole[group, piece] for piece in range(pieces)]) for group in range(groups)])
 
 
 def _message(said: Tensor | None, emits: Tensor) -> tuple[Ragged, Ragged]:
@@ -113,10 +162,6 @@ def _message(said: Tensor | None, emits: Tensor) -> tuple[Ragged, Ragged]:
 
 def _said(heard: Sequence[Message], ignored: Collection[int]) -> list[Tensor | None]:
     return [None if rank in ignored or not len(each) else each for rank, (each,) in enumerate(heard)]
-
-
-def _has(answer: Tensor, voted: Tensor | None) -> bool:
-    return voted is not None and torch.equal(digest(answer), voted)
 
 
 def _once(heard: Sequence[Message], make: Callable[[], T], *by: object) -> T:

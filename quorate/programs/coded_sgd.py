@@ -2,7 +2,7 @@
 
 Every worker can read all data. The batches of a step are drawn by all from one stream; each worker takes the gradients
 of those that the code gives it, and says one answer. All decode what all have said, without a server. Where the code
-votes, the workers say digests of 32 bytes first, and then only one of each majority sends its answer.
+votes, the workers say digests of 32 bytes first, and then what has won is sent once, a piece by each of the majority.
 
 With at most `s` wrong answers, in each group or in all, as the code counts, the parameters are those of a run in which
 nobody lies: to the bit under `repetition`. What a worker says, it says to all: an all-gather hands out the same to
@@ -74,7 +74,7 @@ def _plan(
                 "code",
                 f"{name_in_recipes(code)}: every worker takes {held} gradients a step, each batch is held by {held}",
             ),
-            ("answers", "digests, and one answer of each majority" if votes else "of all workers, to all"),
+            ("answers", "digests, and what has won once, in pieces" if votes else "of all workers, to all"),
             ("data", "every worker reads all of it, whatever the partition"),
         ),
     )
@@ -101,8 +101,8 @@ async def coded_sgd(
         code: which batches each worker holds, what it answers, and what answers come to.
         steps: how many steps, at least 1.
         batch: samples per batch, of which there are as many as workers; "full": all batches together are all samples.
-        digests: where the code votes, have workers vote by digests and one of each majority send what has won; else
-            all send their answers.
+        digests: where the code votes, have workers vote by digests, and send what has won once; else all send their
+            answers.
         exclude: have no worker take part any more that has been convicted once.
         forges: what those say otherwise who carry out an attack: "gradients": each, before it is encoded; "answer":
             what is made of them; "upload": what they send after an honest vote.
@@ -146,7 +146,7 @@ async def coded_sgd(
             else:
                 answer = upload = await node.compute(code.encode, [each for _, each in taken], size, node.rank)
         if digests and isinstance(code, Votes) and code.by_digest:
-            decoded = await decoded_by_vote(node, code, answer, upload, emits, out)
+            decoded = await decoded_by_vote(node, code, answer, upload, emits, len(held), out)
         else:
             decoded = await decoded_from_all(node, code, upload, emits, initial, out)
         if node.rank == 0 and exchange.judged is not None:

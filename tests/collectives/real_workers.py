@@ -51,7 +51,7 @@ async def all_sums(node: Node, names: list[str]) -> dict[str, Tensor]:
 def main(rank: int, size: int, folder: Path) -> None:
     torch.set_num_threads(1)
     for n in range(size, rank, -1):
-        board = join(rank, n, FileStore(str(folder / f"store-{n}"), n), "127.0.0.1", "cpu", 30.0)
+        board = join(rank, n, FileStore(str(folder / f"store-{n}"), n), "127.0.0.1", "cpu", 200.0)
         try:
             node = ProcessNode(store=board)
             sums = drive(all_sums(node, sorted(parts.names("collective"))))

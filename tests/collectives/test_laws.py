@@ -15,6 +15,7 @@ from quorate.collectives import cost_of
 from quorate.collectives.auto import chosen
 from tests.collectives import real_workers
 from tests.collectives.real_workers import DTYPES, LENGTHS, all_sums, given, scale
+from tests.forked import ranks
 from tests.tiny import FREE, randn, simulate
 
 NAMES = sorted(parts.names("collective"))
@@ -105,7 +106,6 @@ def test_takes_the_time_that_its_closed_form_says(name, n, latency, rate):
 
 
 @pytest.mark.processes
-@pytest.mark.timeout(180)
 def test_real_workers_get_the_bits_of_simulated_ones(tmp_path):
     size = 6
     ranks(real_workers.__name__, [(rank, size, tmp_path) for rank in range(size)])

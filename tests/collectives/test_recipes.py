@@ -93,7 +93,6 @@ def test_check_predicts_nothing_where_nothing_is_known(monkeypatch, capsys, tmp_
 
 @pytest.mark.usefixtures("forked_workers")
 @pytest.mark.processes
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize(("name", "size"), [("halving_doubling", 3), ("auto", 2)])
 def test_simulated_and_real_runs_end_with_the_same_bits(name, size, tmp_path):
     recipe = load(write_recipe(tmp_path, {"collective": {"name": name}}, "local_sgd"))

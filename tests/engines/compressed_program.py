@@ -215,7 +215,7 @@ def mistakes_are_explained(node: ProcessNode) -> None:
 
 def main() -> None:
     torch.set_num_threads(1)
-    with group(timeout=60) as node:
+    with group(timeout=200) as node:
         nothing_is_lost(node)
         the_hook_and_overlap_agree(node)
         two_changed_lines(node)

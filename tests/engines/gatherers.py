@@ -114,15 +114,15 @@ def refusal(call: Callable[[], object]) -> str:
     try:
         call()
     except QuorateError as error:
-        return f"{type(error).__name__}: {error.problem}" + " too late" * (time.monotonic() - began > 30)
+        return f"{type(error).__name__}: {error.problem}" + " too late" * (time.monotonic() - began > 100)
     return "it went well"
 
 
 def main(rank: int, size: int, store: str, out: Path, experiment: str) -> None:
     """Do one experiment."""
     torch.set_num_threads(1)
-    board = join(rank, size, FileStore(store, size), "127.0.0.1", "cpu", 60.0)
-    node = ProcessNode(store=board, timeout=60.0)
+    board = join(rank, size, FileStore(store, size), "127.0.0.1", "cpu", 200.0)
+    node = ProcessNode(store=board, timeout=200.0)
     began = 0.0
 
     async def program() -> object:

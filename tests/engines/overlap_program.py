@@ -172,7 +172,7 @@ def refuses(node: ProcessNode) -> None:
 
 def main() -> None:
     torch.set_num_threads(1)
-    with group(timeout=60) as node:
+    with group(timeout=200) as node:
         expected = by_ddp(node.rank)
         overlap(node, expected)
         overlap_averages(node)

@@ -296,7 +296,7 @@ EXPERIMENTS: tuple[Callable[[ProcessNode], None], ...] = (
 def main(rank: int, size: int, store: str, out: Path) -> None:
     """Do all experiments; go on after a failed one, which the ranks that have not failed may wait for in vain."""
     torch.set_num_threads(1)
-    board = join(rank, size, FileStore(store, size), "127.0.0.1", "cpu", 20.0)
+    board = join(rank, size, FileStore(store, size), "127.0.0.1", "cpu", 200.0)
     told = {}
     try:
         node = ProcessNode(store=board)

@@ -170,7 +170,7 @@ class Raw:
     async def hear(self, kind: type[Header]) -> Any:
         """Return the next message of a kind."""
         while True:
-            data = await asyncio.wait_for(self.call.read(), 10)
+            data = await asyncio.wait_for(self.call.read(), 100)
             assert data is not grpc.aio.EOF, "the server has ended the stream"
             header, _ = unframe(data, FROM_SERVERS)
             if isinstance(header, kind):
@@ -224,8 +224,8 @@ def piece(made: Offer, blob: Blob, start: int = 0) -> tuple[Piece, bytes]:
 
 
 def run(main: Callable[[], Any]) -> Any:
-    """Run a test's coroutine, for a minute at most."""
-    return asyncio.run(asyncio.wait_for(main(), 60))
+    """Run a test's coroutine, for minutes at most."""
+    return asyncio.run(asyncio.wait_for(main(), 200))
 
 
 def sha256(path: Path) -> str:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import sqlite3
+import threading
 from pathlib import Path
 
 import pytest
 import torch
 
+from quorate.engines import federation_store
 from quorate.engines.federation_blobs import Blob
 from quorate.engines.federation_files import save_blob
 from quorate.engines.federation_frames import Offer
@@ -115,3 +118,75 @@ def test_a_chunk_that_is_damaged_is_asked_for_again(tmp_path):
     with pytest.raises(Damaged):
         Incoming(ask, home)
     assert Incoming(ask, home).missing == set(blob.chunks)
+
+
+def test_what_is_noted_behind_a_commit_is_on_the_disk_after_it_only(tmp_path, monkeypatch):
+    go = threading.Event()
+    slow = federation_store.sync_file
+    monkeypatch.setattr(federation_store, "sync_file", lambda path: go.wait(30) and slow(path))
+    store = Store(tmp_path)
+    store.ask([0], 0, "train", "0" * 32)
+    first = reply(store, 0, 0, 3.0)
+    store.accept(first)
+    store.commit(1, {"parameters": torch.ones(2)}, [first], {})
+    assert store.ask([0], 1, "train", "1" * 32) == [0]
+
+    crashed = sqlite3.connect(tmp_path / "server.sqlite")  # as another process would find it
+    assert crashed.execute("SELECT round, state FROM asked").fetchall() == [(0, "accepted")]
+    assert crashed.execute("SELECT count(*) FROM replies").fetchone() == (1,)
+    assert first.path.exists()
+    crashed.close()
+
+    go.set()
+    second = reply(store, 0, 1, 4.0)
+    store.accept(second)
+    again = Store(tmp_path)
+    committed = again.committed()
+    assert committed is not None
+    assert committed.round == 1
+    assert [each.round for each in again.accepted()] == [1]
+    assert not first.path.exists()
+    store.close()
+    again.close()
+
+
+def test_who_was_refused_is_not_asked_the_same_again(tmp_path):
+    store = Store(tmp_path)
+    store.ask([0, 1], 0, "train", "0" * 32)
+    store.refuse(1, 0, "train")
+    assert store.ask([0, 1], 0, "train", "0" * 32) == [0]
+    assert Store(tmp_path).ask([0, 1], 0, "train", "0" * 32) == [0]
+    assert store.ask([0, 1], 1, "train", "1" * 32) == [0, 1]
+
+
+def test_chunks_of_another_broadcast_are_taken_over_and_the_rest_forgotten(tmp_path):
+    from quorate.engines.federation_frames import Ask
+
+    home = Home(tmp_path)
+
+    def ask(*values: float) -> tuple[Ask, Blob]:
+        blob = Blob({"parameters": (torch.tensor(values, dtype=torch.float32),)}, 16)
+        told = {"round": 0, "what": "train", "numbers": {}, "tensors": blob.specs, "bytes": blob.bytes}
+        return Ask(id="2" * 32, chunk=16, chunks=blob.chunks, **told), blob
+
+    first, blob = ask(1, 2, 3, 4, 5, 6)
+    incoming = Incoming(first, home)
+    for number, sha256 in enumerate(blob.chunks):
+        incoming.take(sha256, memoryview(blob.read(16 * number, min(24, 16 * number + 16))))
+    before = incoming.content
+    second, blob = ask(7, 7, 7, 7, 1, 2, 3, 4, 1, 2, 3, 4, 8)
+    incoming = Incoming(second, home)
+    assert incoming.missing == {blob.chunks[0], blob.chunks[3]}
+    incoming.take(blob.chunks[3], memoryview(blob.read(48, 52)))
+    incoming = Incoming(second, Home(tmp_path))
+    incoming.take(blob.chunks[0], memoryview(blob.read(0, 16)))
+    assert not incoming.missing
+    assert incoming.content.numpy().tobytes() == blob.read(0, 52)
+    incoming.content.zero_()
+    assert incoming.content.numpy().tobytes() == blob.read(0, 52)
+    assert torch.equal(before.view(torch.float32), torch.arange(1.0, 7))
+    assert len(list((tmp_path / "chunks").iterdir())) == 2
+    (journal,) = (tmp_path / "chunks").glob("*.held")
+    with journal.open("ab") as file:
+        file.write(b"\xff 1\n99999999999999999 1 x\n9999999999999999 99999999 " + b"0" * 64)
+    assert Incoming(second, Home(tmp_path)).missing == set()

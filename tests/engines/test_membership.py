@@ -63,7 +63,6 @@ def agreed(*members: Membership, step: int) -> list[Epoch]:
     raise AssertionError(f"the members never agreed: {epochs}")
 
 
-@pytest.mark.timeout(60)
 def test_members_are_told_the_same_with_ranks_by_seniority(member):
     writer, joiner, first = member(batch=7), member(writes=False), member()
     epochs = agreed(writer, joiner, first, step=5)
@@ -80,7 +79,6 @@ def test_members_are_told_the_same_with_ranks_by_seniority(member):
     assert again[0].stamp > epochs[0].stamp
 
 
-@pytest.mark.timeout(60)
 def test_one_that_falls_silent_is_left_out_after_a_moment(member):
     members = [member() for _ in range(3)]
     before = agree(*members)
@@ -92,7 +90,6 @@ def test_one_that_falls_silent_is_left_out_after_a_moment(member):
     assert after[0].number > before[0].number
 
 
-@pytest.mark.timeout(60)
 def test_one_that_lives_is_waited_for(member):
     members = [member() for _ in range(3)]
     agree(*members)
@@ -102,14 +99,12 @@ def test_one_that_lives_is_waited_for(member):
     late.join()
 
 
-@pytest.mark.timeout(60)
 def test_fewer_than_the_minimum_do_not_go_on(member):
     (error,) = agree(member(), patience=1.5)
     assert isinstance(error, TooFew)
     assert "there were fewer than 2 workers, which a run needs to go on" in str(error)
 
 
-@pytest.mark.timeout(60)
 def test_who_may_go_on_ends_before_the_lighthouse_counts_it_as_gone(coordinator, member):
     assert LEASE < GONE
     lone = member()
@@ -122,7 +117,6 @@ def test_who_may_go_on_ends_before_the_lighthouse_counts_it_as_gone(coordinator,
         lone.require(patience=LEASE)
 
 
-@pytest.mark.timeout(60)
 def test_a_coordinator_that_has_ended_is_named():
     coordinator = Coordinator("127.0.0.1", minimum=1)
     address = coordinator.address

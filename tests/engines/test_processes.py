@@ -33,14 +33,12 @@ def told(tmp_path_factory):
 
 
 @pytest.mark.processes
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("experiment", [each.__name__ for each in EXPERIMENTS])
 def test_real_workers(experiment, told):
     assert [each[experiment] for each in told] == ["as it should be"] * SIZE
 
 
 @pytest.mark.processes
-@pytest.mark.timeout(120)
 def test_all_ranks_get_the_trace_of_all(told):
     assert len({each["trace"] for each in told}) == 1
     assert min(json.loads(told[0]["trace"])) > 0

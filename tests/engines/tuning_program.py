@@ -90,7 +90,7 @@ def leaves_alone(node: ProcessNode) -> None:
 
 def main() -> None:
     torch.set_num_threads(1)
-    with group(timeout=60) as node:
+    with group(timeout=200) as node:
         agrees(node)
         tunes(node)
         leaves_alone(node)

@@ -15,6 +15,7 @@ from quorate.errors import QuorateError
 from quorate.recipe import load
 from tests.commands import call, metrics, stop_at, write_recipe
 
+pytestmark = pytest.mark.usefixtures("without_reports")
 TOP_K = {"name": "top_k", "ratio": 0.02}
 FEEDBACK = [{"name": "error_feedback"}, TOP_K]
 REMEMBERING = {
@@ -95,7 +96,6 @@ def test_workers_of_different_speed_are_saved_as_of_one_step(tmp_path):
         ("diloco", "plain", 2),
     ],
 )
-@pytest.mark.timeout(240)
 def test_real_workers_end_with_the_bits_of_simulated_ones_also_when_resumed(ready, kind, size, tmp_path):
     recipe = recipe_of(tmp_path, ready, kind)
     simulated = runs.simulate(recipe, size, tmp_path / "simulated")
@@ -111,7 +111,6 @@ def test_real_workers_end_with_the_bits_of_simulated_ones_also_when_resumed(read
 
 @pytest.mark.processes
 @pytest.mark.usefixtures("forked_workers")
-@pytest.mark.timeout(240)
 def test_real_workers_of_downpour_train_with_a_codec_and_are_resumed(tmp_path):
     """In which order they come to the centre is not repeatable, but what they say is."""
     recipe, run = recipe_of(tmp_path, "downpour", "plain"), tmp_path / "run"

@@ -100,7 +100,6 @@ def test_the_plan_names_the_graph():
 
 @pytest.mark.usefixtures("forked_workers")
 @pytest.mark.processes
-@pytest.mark.timeout(120)
 def test_simulated_and_real_workers_end_with_the_same_bits(tmp_path):
     recipe = load(write_recipe(tmp_path, ready="push_sum"))
     simulated = runs.simulate(recipe, 3, tmp_path / "simulated")

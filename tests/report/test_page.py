@@ -138,7 +138,7 @@ def test_a_browser_draws_every_picture(tmp_path):
     page = write_report([folder], tmp_path / "report.html")
     command = [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
     command += ["--virtual-time-budget=10000", "--dump-dom", page.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=True)
     drawn = done.stdout.replace(get_plotlyjs(), "")
     assert drawn.count('class="main-svg"') >= 5
     assert "who was busy when" in drawn.lower()

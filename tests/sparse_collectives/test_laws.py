@@ -21,6 +21,7 @@ from quorate.sparse_collectives import AT_ONCE, cost_of, has_left_out
 from quorate.trace import Trace
 from tests.sparse_collectives import workers
 from tests.sparse_collectives.workers import all_sums, gathered, given, made
+from tests.forked import ranks
 from tests.tiny import FREE, randn, simulate
 
 NAMES = sorted(parts.names("sparse_collective"))
@@ -157,7 +158,6 @@ def test_at_most_so_many_meetings_are_under_way_at_once():
 
 
 @pytest.mark.processes
-@pytest.mark.timeout(180)
 def test_real_workers_get_the_bits_of_simulated_ones(tmp_path):
     size = 3
     ranks(workers.__name__, [(rank, size, tmp_path) for rank in range(size)])

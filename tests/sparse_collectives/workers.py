@@ -93,7 +93,7 @@ def sum_of_each(updates: Tensor, weights: Tensor | None = None) -> Tensor:
 
 def main(rank: int, size: int, folder: Path) -> None:
     torch.set_num_threads(1)
-    board = join(rank, size, FileStore(str(folder / "store"), size), "127.0.0.1", "cpu", 30.0)
+    board = join(rank, size, FileStore(str(folder / "store"), size), "127.0.0.1", "cpu", 200.0)
     try:
         node = ProcessNode(store=board)
         sums = drive(all_sums(node, sorted(parts.names("sparse_collective"))))
