@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from quorate import parts
 from quorate.aggregators import Aggregator, claimed, most_of, name_of
@@ -16,6 +16,9 @@ from quorate.settings import HostileSettings
 from quorate.spoken import aggregator_of
 from quorate.tasks import Data
 from quorate.training import Training
+
+if TYPE_CHECKING:
+    from quorate.recipe import Recipe
 
 
 def hostility_of(tables: Mapping[str, Any], told: HostileSettings, folder: Path, seed: int) -> Hostility | None:
@@ -70,3 +73,26 @@ def require_tolerated(aggregator: Aggregator, n: int) -> None:
         raise RecipeError(
             f"{name_of(aggregator)} withstands at most {most} arbitrary updates of {n}, not f = {f}", f"f = {most}"
         )
+
+
+def described(recipe: Recipe) -> list[tuple[str, str]]:
+    """Return (label, text) lines on what a recipe withstands, and on who attacks it; none if it says nothing of it."""
+    plan, aggregator, lines = recipe.plan(recipe.workers), recipe.exchange.aggregator, []
+    f, hostility = claimed(aggregator), recipe.hostility(recipe.workers)
+    if f:
+        lines.append(("combined by", f"{name_of(aggregator)}, which withstands {f} arbitrary updates"))
+    if hostility is None:
+        return lines
+    who = f"{hostility.f} others in every step" if hostility.redrawn else f"workers {list(hostility.at(2**31, 0))}"
+    since = f", from step {hostility.start + 1} on" if hostility.start else ""
+    lines.append(("attack", f"{recipe.tables['attack']['name']} by {who}{since}; they know {_KNOWN[hostility.knows]}"))
+    cohort = recipe.program.keywords.get("cohort") if plan.federated else None
+    if isinstance(cohort, int) and cohort < plan.trainers:
+        from scipy.stats import hypergeom  # takes half a second to import
+
+        chance = float(hypergeom.sf(f, plan.trainers, hostility.f, cohort))
+        lines.append(("", f"more than {f} of them are in a cohort of {cohort} with probability {chance:.2g}"))
+    return lines
+
+
+_KNOWN = {"own": "what they have computed", "all": "all honest updates, and speak last"}

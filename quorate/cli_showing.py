@@ -18,7 +18,7 @@ def check(
     cluster: Machines = None,
 ) -> None:
     """Read a recipe, build its parts, and say what travels, or why it can't work; no data is read."""
-    from quorate import choosing
+    from quorate import attacked, choosing
     from quorate import run as runs
     from quorate.predict import predicted, route
     from quorate.predict_rounds import rounds_table
@@ -48,6 +48,8 @@ def check(
         table.add_row("in a meeting", f"updates are {route(exchange, name)}")
     if meets and summed and to_be_chosen is None:
         table.add_row("summed by", name)
+    for label, text in attacked.described(chosen):
+        table.add_row(label, text)
     opened = "each update" if facts.opens else "the total only"
     table.add_row("readable", f"{opened}, by who combines them")
     table.add_row("bounded", f"L2 norm up to {facts.l2_bound:g}" if facts.l2_bound < float("inf") else "no")

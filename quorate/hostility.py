@@ -95,13 +95,16 @@ class Hostility:
         known = torch.stack(honest or list(updates))
         said: list[Tensor] = []
         present: list[int] = []
+        agreed: list[Tensor | None] = []  # what those say who all say the same
         silent_counts = most_of(aggregator, len(ranks)) > 0  # a robust rule must not take silence for one worker less
         for place, (rank, update) in enumerate(zip(ranks, updates, strict=True)):
             made: Tensor | None = update
             if rank in hostile and rank != peer:
                 own = at._replace(rank=rank, rand=self.rand)
-                seen = Seen(update, known, tuple(hostile), own, last, aggregator)
-                made = self.attack.forge(seen) if peer is None else self.attack.forge_for(seen, peer)
+                seen = Seen(update, known, tuple(hostile), own, last, aggregator, len(ranks))
+                if not (agreed and self.attack.alike):
+                    agreed = [self.attack.forge(seen) if peer is None else self.attack.forge_for(seen, peer)]
+                made = agreed[0]
             if made is None and silent_counts:
                 made = torch.full_like(update, torch.nan)
             if made is not None:

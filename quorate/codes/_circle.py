@@ -83,7 +83,8 @@ def moments(n: int, s: int, real: bool, ranks: Sequence[int]) -> Tensor:
     for rank in range(n):
         if rank not in kept:
             start = start * (1 - node[rank] / node)
-    return torch.stack([start * node**-k for k in range(2 * s - n + len(ranks))])[:, list(ranks)]
+    found: Tensor = (start * node ** -torch.arange(2 * s - n + len(kept))[:, None])[:, list(ranks)]
+    return found
 
 
 def combination(span: Tensor, ranks: Sequence[int], mean: Tensor) -> Tensor:

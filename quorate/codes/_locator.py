@@ -22,6 +22,7 @@ from torch import Tensor
 
 _PARTS = (1e-13, 1e-6, 1e-3, 1e-9)
 """How much of the power may be left unexplained, in the order in which it is tried; double precision leaves 1e-13."""
+_USUAL = 0.1  # of the floor, which all rounding errors together never pass: what most of them don't
 _TRIALS = 20_000  # sets that are all looked at where the subspaces show the errors, but not in order
 _AT_ONCE = 2_000
 _BEAM = 64  # sets that are looked at together where no subspace shows the errors
@@ -88,8 +89,8 @@ def _suspected(found: Measured, most: int) -> list[tuple[int, ...]]:
     sets = [torch.stack([order[size - 1, :size] for order in orders]) for size in range(1, most + 1)]
     left = [_left(power, columns, each) for each in sets]
     proposals = []
-    for part in _PARTS:
-        most_left = max(found.floor, part * _total(power))
+    for floor, part in ((found.floor * _USUAL, _PARTS[0]), *((found.floor, part) for part in _PARTS)):
+        most_left = max(floor, part * _total(power))
         for each, rest in zip(sets, left, strict=True):
             if float(rest.min()) <= most_left:
                 proposals.append(tuple(sorted(each[int(rest.argmin())].tolist())))

@@ -37,7 +37,7 @@ class Losses:
         Returns:
             Losses (n,), 0 of an empty batch, and the slope by the outputs, 0 beyond the size.
         """
-        if outputs.dim() == 3 and 0 < self._classes <= outputs.shape[-1]:
+        if self.by_hand(outputs):
             logs, chosen = outputs.log_softmax(-1), y.unsqueeze(-1)
             losses = logs.gather(-1, chosen).squeeze(-1).mul_(scale).sum(1).neg_()
             slope = logs.exp_().scatter_add_(-1, chosen, logs.new_full((), -1.0).expand(chosen.shape))
@@ -51,6 +51,48 @@ class Losses:
                 (slope[members, :size],) = torch.autograd.grad(some.sum(), leaf)
             losses[members] = some.detach()
         return losses, slope
+
+    def by_hand(self, outputs: Tensor) -> bool:
+        """Return whether outputs (n, b, ...) are taken by hand."""
+        return outputs.dim() == 3 and 0 < self._classes <= outputs.shape[-1]
+
+
+class Slopes:
+    """The slopes of several steps' losses, when they are asked for, and the losses in the end.
+
+    Args:
+        losses: by which is trained.
+        y: (n, T b, ...), the targets of T batches.
+        sizes: of each client's T batches.
+        scale: (n, T, b), 1 / size, and 0 beyond the size.
+    """
+
+    def __init__(self, losses: Losses, y: Tensor, sizes: Sequence[Sequence[int]], scale: Tensor) -> None:
+        self._losses, self._y, self._sizes, self._scale = losses, y, sizes, scale
+        self._history = scale.new_zeros(scale.shape[:2])
+        self._wanted = self._outputs = scale.new_empty(0)
+
+    def of(self, step: int, outputs: Tensor) -> Tensor:
+        """Return the slope by the outputs (m, b, ...) of the first m clients in a step."""
+        (n, _, b), m = self._scale.shape, len(outputs)
+        here, scale = slice(step * b, step * b + b), self._scale[:m, step]
+        if not self._losses.by_hand(outputs):
+            sizes = [each[step] for each in self._sizes[:m]]
+            self._history[:m, step], slope = self._losses(outputs, self._y[:m, here], sizes, scale)
+            return slope
+        if not len(self._outputs):
+            self._outputs = scale.new_zeros(*self._y.shape, outputs.shape[-1])
+            rows = self._scale.view(n, -1, 1)
+            self._wanted = torch.zeros_like(self._outputs).scatter_(-1, self._y.unsqueeze(-1), rows)
+        self._outputs[:m, here] = outputs
+        return outputs.softmax(-1).mul_(scale.unsqueeze(-1)).sub_(self._wanted[:m, here])
+
+    def values(self) -> Tensor:
+        """Return the losses (n, T) of the steps so far, 0 of an empty batch."""
+        if not len(self._outputs):
+            return self._history
+        logs = self._outputs.log_softmax(-1).gather(-1, self._y.unsqueeze(-1)).squeeze(-1)
+        return logs.view(self._scale.shape).mul_(self._scale).sum(2).neg_()
 
 
 def _is_cross_entropy(loss: Loss) -> bool:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from quorate.engines.cohorts_layers import Activation, Part, Stack
-from quorate.engines.cohorts_losses import Losses
+from quorate.engines.cohorts_losses import Losses, Slopes
 from quorate.engines.cohorts_products import has_onednn, plus_product, times
 from quorate.engines.cohorts_steps import Motion, Steps, taken
 from quorate.tasks import Data
@@ -63,17 +63,17 @@ class Windows:
             x = self._stack.inputs(x)
             ahead = self._ahead(x, begin == 0)
             gram = self._gram(x) if end - begin > 1 else None
-            slopes = torch.zeros_like(ahead)
+            slopes = torch.empty_like(ahead)
+            later = Slopes(losses, y, [each[begin:end] for each in steps.sizes[:m]], scale[:m, begin:end])
             for step in range(begin, end):
                 here = slice((step - begin) * b, (step - begin + 1) * b)
                 z = ahead[:, here]
                 if gram is not None and here.start:
                     z = torch.baddbmm(z, gram[:, here, : here.start], slopes[:, : here.start], alpha=-motion.lr)
-                sizes = [each[step] for each in steps.sizes[:m]]
                 if motion.l2:
                     history[:m, step] += motion.l2 / 2 * self._squares(m)
-                loss, slopes[:, here] = self._step(z, y[:, here], sizes, scale[:m, step], losses)
-                history[:m, step] += loss
+                slopes[:, here] = self._step(z, step - begin, later)
+            history[:m, begin:end] += later.values()
             self._update_first(x, slopes)
         return history
 
@@ -104,8 +104,8 @@ class Windows:
             rows = x.new_zeros(m, k, k)
         return rows.add_(1) if layer.bias is not None and self._motion.moving(layer.bias) else rows
 
-    def _step(self, z: Tensor, y: Tensor, sizes: Sequence[int], scale: Tensor, losses: Losses) -> tuple[Tensor, Tensor]:
-        """Go on from the first layer's outputs; update the other layers; return losses and the first layer's slope."""
+    def _step(self, z: Tensor, step: int, later: Slopes) -> Tensor:
+        """Go on from the first layer's outputs; update the other layers; return the first layer's slope."""
         layers, m = self._stack.layers, len(z)
         active = Activation(layers[0].after, z)
         kept = [active]
@@ -114,7 +114,7 @@ class Windows:
             across = weight[:m].mT
             z = torch.bmm(given, across) if bias is None else torch.baddbmm(bias[:m, None], given, across)
             kept.append(Activation(layer.after, z))
-        loss, slope = losses(kept[-1].value, y, sizes, scale)
+        slope = later.of(step, kept[-1].value)
         for place in reversed(range(1, len(layers))):
             slope = kept[place].back(slope)
             weight = self._weights[place - 1][:m]
@@ -122,7 +122,7 @@ class Windows:
             self._update(weight, layers[place].weight, slope, kept[place - 1].value)
             self._update_bias(place, slope)
             slope = below
-        return loss, kept[0].back(slope)
+        return kept[0].back(slope)
 
     def _update(self, weight: Tensor, part: Part, slope: Tensor, given: Tensor) -> None:
         if self._motion.moving(part):

@@ -7,6 +7,7 @@ been served by training for itself.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -119,8 +120,9 @@ class Client:
                 given[key] = self.heard(each.request)
         running = [_Running(self._begun(each, given[key])) for key, each in zip(keys, cohort, strict=True)]
         while waiting := [each for each in running if each.wants is not None]:
-            for one, trained in zip(waiting, train([each.wants for each in waiting if each.wants]), strict=True):
-                one.go_on(trained)
+            made = deque(train([each.wants for each in waiting if each.wants]))
+            for one in waiting:
+                one.go_on(made.popleft())  # and let go of it, before the next one's update needs room
         return [self._answer(each, one) for each, one in zip(cohort, running, strict=True)]
 
     def heard(self, request: Request) -> dict[str, Tensor]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
+from operator import sub
 from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from quorate.codes import Code, Decoded
-from quorate.errors import RunError
 from quorate.node import Heard, Node
 from quorate.votes import DIGEST_BYTES, Vote, digest
 from quorate.wire import Message, Ragged
@@ -64,7 +64,8 @@ async def decoded_by_vote(
     """Vote by digests of an answer's pieces; then each worker of a majority sends some of these to everybody.
 
     If a piece has not the digest that has been voted for, its sender is convicted, and another one of the majority
-    sends it. So all links of a group are used at once, and what has won is sent once.
+    sends it. So all links of a group are used at once, and what has won is sent once. A piece that nobody of a majority
+    sends counts as NaN.
 
     Args:
         answer: this worker's; None: it says nothing.
@@ -74,7 +75,7 @@ async def decoded_by_vote(
         ignored: whose votes are not listened to.
 
     Raises:
-        RunError: naming the group, if one has no majority, or nobody of it sends what has won.
+        RunError: if more answers are wrong than the code can withstand, and that can be seen.
     """
     ends = _ends(len(emits), pieces)
     said = None if answer is None else await node.compute(_digests, answer, ends)
@@ -86,20 +87,18 @@ async def decoded_by_vote(
         _once, heard, lambda: code.vote([None if each is None else digest(each) for each in sound]), code
     )
     groups, won = len(counted.majorities), dict[Piece, Tensor]()
-    for turn in range(max(map(len, counted.majorities))):
+    turns = max(map(len, counted.majorities))
+    mean: Tensor | None = None
+    for turn in range(turns):
         asked = _asked(counted.majorities, pieces, won, turn)
         sent = await node.all_gather(*_message(_cut(upload, asked.get(node.rank, ()), ends), emits))
-        opened = partial(_opened, code, won, sent, asked, sound, ends, groups)
+        opened = partial(_opened, code, won, sent, asked, sound, ends, groups, turn == turns - 1)
         won, mean = await node.compute(_once, sent, opened, code)
         wrong |= {rank for rank, mine in asked.items() if any(piece not in won for piece in mine)}
         if mean is not None:
-            return Decoded(mean, tuple(sorted({*counted.convicted, *wrong})))
-    lost = next(group for group in range(groups) for piece in range(pieces) if (group, piece) not in won)
-    ranks = ", ".join(map(str, counted.majorities[lost]))
-    raise RunError(
-        f"all of group {lost} who agree (ranks {ranks}) have sent something else than they have voted for",
-        "a larger `s` in [code], in larger groups",
-    )
+            break
+    assert mean is not None
+    return Decoded(mean, tuple(sorted({*counted.convicted, *wrong})))
 
 
 def _ends(length: int, pieces: int) -> list[int]:
@@ -138,8 +137,9 @@ def _opened(
     votes: Sequence[Tensor | None],
     ends: Sequence[int],
     groups: int,
+    last: bool,
 ) -> tuple[dict[Piece, Tensor], Tensor | None]:
-    """Return what has won, as far as it has come; and the mean if nothing is missing."""
+    """Return what has won, as far as it has come; and the mean if nothing is missing, or if nothing more will come."""
     whole = dict(won)
     for rank, mine in asked.items():
         lengths = [ends[piece + 1] - ends[piece] for _, piece in mine]
@@ -150,9 +150,14 @@ def _opened(
             if torch.equal(digest(part), voted[piece * DIGEST_BYTES : (piece + 1) * DIGEST_BYTES]):
                 whole[group, piece] = part
     pieces = len(ends) - 1
-    if len(whole) < groups * pieces:
+    if len(whole) < groups * pieces and not last:
         return whole, None
-    return whole, code.mean([torch.cat([whole[group, piece] for piece in range(pieces)]) for group in range(groups)])
+    emits = sent[0][0]
+    lost = [emits.new_full((length,), torch.nan) for length in map(sub, ends[1:], ends[:-1])]
+    answers = [
+        torch.cat([whole.get((group, piece), lost[piece]) for piece in range(pieces)]) for group in range(groups)
+    ]
+    return whole, code.mean(answers)
 
 
 def _message(said: Tensor | None, emits: Tensor) -> tuple[Ragged, Ragged]:

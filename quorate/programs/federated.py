@@ -170,4 +170,5 @@ async def federated(
         del request, round  # and with them what was broadcast, before the update needs room
         loss, metrics = model.update(replies, counts if delayed else None)
         server.commit(number + 1, loss, model.state(), replies, metrics | {"late": float(delayed)})
+        del replies  # before the next ones need room
     return model.parameters

@@ -20,6 +20,7 @@ from quorate.attacks.label_flip import LabelFlip
 from quorate.attacks.not_finite import NotFinite
 from quorate.attacks.reversed_gradient import ReversedGradient
 from quorate.attacks.sign_flip import SignFlip
+from quorate.codes.detox import Detox
 from quorate.codes.repetition import Repetition
 from quorate.errors import RunError
 from quorate.exchange import Exchange
@@ -177,8 +178,17 @@ def test_more_liars_in_a_group_than_it_withstands_stop_the_run(digests):
 
 
 def test_a_group_of_which_nobody_sends_what_it_has_voted_for_stops_the_run():
-    with pytest.raises(RunError, match=r"all of group 2 who agree \(ranks 6, 7, 8\) have sent something else"):
+    with pytest.raises(RunError, match=r"step 1.*the majority of group 2 says a gradient that is not finite"):
         run(hostility=liars(Constant(), (6, 7, 8)), forges="upload")
+
+
+@pytest.mark.parametrize("forges", ["gradients", "upload"])
+def test_where_groups_are_aggregated_one_that_liars_speak_for_is_withstood(forges):
+    told, code = Told(), Detox(2, aggregator="median")
+    ends = run(15, code=code, hostility=liars(Constant(), (3, 4)), forges=forges, memory=told)
+    assert_same(ends, [ends[0]] * 15)
+    assert float((ends[0] - run(15, code=code)[0]).norm()) < float((ends[0] - training().initial()).norm())
+    assert told.kept[0, STEPS][0]["convictions"].tolist()[3:5] == [STEPS * (forges == "upload")] * 2
 
 
 @pytest.mark.parametrize("forges", ["gradients", "upload"])

@@ -19,9 +19,9 @@ from quorate.errors import RunError
 from quorate.rand import At, Rand
 from quorate.sparse_collectives import AT_ONCE, cost_of, has_left_out
 from quorate.trace import Trace
+from tests.forked import ranks
 from tests.sparse_collectives import workers
 from tests.sparse_collectives.workers import all_sums, gathered, given, made
-from tests.forked import ranks
 from tests.tiny import FREE, randn, simulate
 
 NAMES = sorted(parts.names("sparse_collective"))
