@@ -10,7 +10,7 @@ a code the parameters are those of a run in which nobody lies; so that run is do
 of a step, and the attacked ones are compared with it for a few steps. The published ratios are those of time to
 accuracy over the geometric median for repetition / cyclic, of the fully connected network. What differs: there one
 server gathered everything, in float64, here everybody gets everything in float32, repetition by digests; there the
-geometric median was `hdmedians`', layer by layer, here it is Quorate's of the whole gradient, 10 to 20 times as fast.
+geometric median was `hdmedians`', layer by layer, here it is of the whole gradient, and many times as fast.
 
 What it needs: --data (or QUORATE_DATA) with mnist/. --minutes ends it in time; cheap settings come first.
 """
@@ -109,13 +109,13 @@ def task_of(model: str, data: Path | None) -> Task:
 
 
 def seconds(work: Callable[[], object], repeats: int = 3) -> float:
-    """Return the median wall time of a call; the first one is not counted."""
+    """Return the median time of a call on one thread, not counting what others do; the first call is not counted."""
     work()
     times = []
     for _ in range(repeats):
-        began = time.perf_counter()
+        began = time.process_time()
         work()
-        times.append(time.perf_counter() - began)
+        times.append(time.process_time() - began)
     return statistics.median(times)
 
 
@@ -182,7 +182,7 @@ class Bench:
             code.encode([self.rows[j] for j in code.batches(WORKERS, rank)], WORKERS, rank) for rank in range(WORKERS)
         ]
         for rank in range(code.s):
-            answers[9 * rank] = torch.full_like(answers[0], -100.0)
+            answers[rank * WORKERS // code.s] = torch.full_like(answers[0], -100.0)
         return encode + seconds(lambda: code.decode(answers, self.rows[0]), 2)
 
 

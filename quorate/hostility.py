@@ -50,7 +50,7 @@ class Hostility:
             raise RecipeError(f"of {self.among} workers, {self.f} can't be hostile", f"f = {max(0, self.among - 1)}")
         outside = [rank for rank in self.ranks if self.among is not None and not 0 <= rank < self.among]
         if outside:
-            raise RecipeError(f"there is no worker {outside[0]} to be hostile; there are 0 .. {self.among}")
+            raise RecipeError(f"there is no worker {outside[0]} to be hostile among {self.among}", "leave out `ranks`")
 
     def at(self, step: int, size: int) -> tuple[int, ...]:
         """Return who lies in a step, in order, of as many workers as train, or of a number."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -21,8 +20,8 @@ from quorate.errors import RunError
 from quorate.wire import described
 
 DIGEST_BYTES = 32
-_AT_ONCE = 1 << 24  # bytes of answers from which on several are hashed at a time
 _BLOCK = 1 << 16  # coordinates
+_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 @dataclass(frozen=True)
@@ -53,26 +52,11 @@ def digest(answer: Tensor) -> Tensor:
     return torch.frombuffer(bytearray(hashed.digest()), dtype=torch.uint8)
 
 
-def digests_of(answers: Sequence[Tensor | None]) -> list[Tensor | None]:
-    """Return the digests of answers, on as many threads as torch uses; None of who has said nothing."""
-
-    def one(answer: Tensor | None) -> Tensor | None:
-        return None if answer is None else digest(answer)
-
-    size, threads = sum(each.numel() * each.element_size() for each in answers if each is not None), 1
-    if size >= _AT_ONCE:
-        threads = torch.get_num_threads()
-    if threads == 1:
-        return [one(each) for each in answers]
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(one, answers))
-
-
-def winners(digests: Sequence[Tensor | None], groups: Sequence[Sequence[int]], least: int) -> Vote:
+def winners(said: Sequence[Tensor | None], groups: Sequence[Sequence[int]], least: int) -> Vote:
     """Count the votes of groups of replicas, whose answers agree if they have the same bits.
 
     Args:
-        digests: of all workers' answers, in their order, see `digest`; None of who has said nothing.
+        said: all workers' answers, or digests of them, in their order; None of who has said nothing.
         groups: the ranks of each group.
         least: how many equal answers decide; s + 1 if up to s of 2s + 1 may answer arbitrarily, or not at all. Of
             equally many, those win of whom one has the lowest rank.
@@ -82,15 +66,30 @@ def winners(digests: Sequence[Tensor | None], groups: Sequence[Sequence[int]], l
     """
 
     def party(group: Sequence[int]) -> tuple[list[int], list[int]]:
-        parties: dict[bytes, list[int]] = {}
+        parties: list[tuple[Tensor, list[int]]] = []
         for rank in group:
-            vote = digests[rank]
-            if vote is not None:
-                parties.setdefault(bytes(vote.tolist()), []).append(rank)
-        largest = max(parties.values(), key=lambda ranks: len(ranks), default=[])
-        return largest, [rank for ranks in parties.values() if ranks is not largest for rank in ranks]
+            vote = said[rank]
+            if vote is None:
+                continue
+            for shared, ranks in parties:
+                if _same_bits(vote, shared):
+                    ranks.append(rank)
+                    break
+            else:
+                parties.append((vote, [rank]))
+        largest = max((ranks for _, ranks in parties), key=lambda ranks: len(ranks), default=[])
+        return largest, [rank for _, ranks in parties if ranks is not largest for rank in ranks]
 
     return _counted([party(group) for group in groups], groups, least)
+
+
+def _same_bits(one: Tensor, other: Tensor) -> bool:
+    if (one.dtype, one.shape) != (other.dtype, other.shape):
+        return False
+    rows, size = (one.contiguous().view(-1), other.contiguous().view(-1)), one.element_size()
+    wide = all(count * size % 8 == 0 for row in rows for count in (len(row), row.storage_offset()))
+    bits = torch.int64 if wide else _BITS[size]
+    return torch.equal(rows[0].view(bits), rows[1].view(bits))
 
 
 def winners_by_distance(

@@ -20,12 +20,8 @@ import pytest
 import torch.distributed as dist
 
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(
-    ["pytest", "quorate.cli", "quorate.run", "quorate.worker", "sklearn.datasets", "tests.tiny"]
-    + ["tensorboardX", "plotly.graph_objs._figure", "plotly.graph_objs._scatter", "plotly.subplots"]
-)
-    ["pytest", "quorate.cli", "quorate.run", "quorate.worker", "sklearn.datasets", "tests.tiny"]
-)
+_PAGES = ["tensorboardX", "plotly.graph_objs._figure", "plotly.graph_objs._scatter", "plotly.subplots"]
+_FORKS.set_forkserver_preload(["pytest", "quorate.cli", "quorate.run", "sklearn.datasets", "tests.tiny", *_PAGES])
 
 
 class Forked:

@@ -45,8 +45,8 @@ class Geometry:
         gram: (m, m), float64 on the CPU: inner products of the updates relative to the one at `centre`.
         squares: (m, m), float64 on the CPU: squared distances.
         centre: a place in `rows`.
-        drawn_in: (m,), float64: 1, but for updates out of all proportion, which stand for this part of themselves.
-        unit: what updates were multiplied by, a power of two.
+        factors: (m,), float64: what each update was multiplied by; less than `unit` if it is out of all proportion.
+        unit: what all others were multiplied by, a power of two.
     """
 
     rows: list[int]
@@ -54,13 +54,18 @@ class Geometry:
     gram: Tensor
     squares: Tensor
     centre: int
-    drawn_in: Tensor
+    factors: Tensor
     unit: float = 1.0
+
+    @property
+    def drawn_in(self) -> Tensor:
+        """Which part (m,) of themselves updates stand for: 1, but for those out of all proportion."""
+        return self.factors / self.unit
 
     @property
     def clipped(self) -> bool:
         """Whether there are updates out of all proportion."""
-        return bool((self.drawn_in < 1).any())
+        return bool((self.factors < self.unit).any())
 
 
 def geometry(rule: Callable[..., Tensor], updates: Tensor, weights: Tensor | None, f: int) -> Geometry:
@@ -105,12 +110,11 @@ def rescaled(updates: Tensor, rows: list[int], f: int) -> Geometry:
     """
     peaks = [max(map(abs, map(float, updates[row].aminmax()))) if updates.shape[1] else 0.0 for row in rows]
     typical = median(peaks) or max(peaks)
-    scale = ldexp(1.0, -max(-1000, min(1000, frexp(typical)[1])))
-    drawn_in = torch.tensor([min(1.0, FARTHEST / max(peak * scale, 1e-300)) for peak in peaks], dtype=torch.float64)
-    factors = [scale * float(each) for each in drawn_in]
+    unit = ldexp(1.0, -max(-1000, min(1000, frexp(typical)[1])))
+    factors = torch.tensor([min(unit, FARTHEST / peak) if peak else unit for peak in peaks], dtype=torch.float64)
     centre = sorted(range(len(rows)), key=peaks.__getitem__)[(len(rows) - 1) // 2]
-    gram = products(updates, rows, rows[centre], torch.float64, factors)
-    found = Geometry(rows, f, gram, between(gram), centre, drawn_in, scale)
+    gram = products(updates, rows, rows[centre], torch.float64, factors.tolist())
+    found = Geometry(rows, f, gram, between(gram), centre, factors, unit)
     return found if found.clipped else around(updates, found, int(found.squares.median(dim=1).values.argmin()))
 
 
@@ -118,7 +122,7 @@ def around(updates: Tensor, found: Geometry, centre: int) -> Geometry:
     """Return inner products relative to another row; squares of distances stay as they were."""
     if centre == found.centre:
         return found
-    factors = None if found.unit == 1 and not found.clipped else (found.unit * found.drawn_in).tolist()
+    factors = None if bool((found.factors == 1).all()) else found.factors.tolist()
     wide = computed_in(updates) if factors is None else torch.float64
     return replace(found, gram=products(updates, found.rows, found.rows[centre], wide, factors), centre=centre)
 

@@ -2,8 +2,9 @@
 again.
 
 Source: Allouah, Guerraoui and Stephan, "Towards trustworthy federated learning with untrusted participants", ICML 2025,
-as released in ByzFL 0.0.11; there, the direction is found by one step of the power method from a random vector, here
-exactly, from the inner products.
+as released in ByzFL 0.0.11 but for two things: the direction is found exactly, from the inner products, instead of by
+one step of the power method from a random vector; and the largest deviation is that of an update which still has
+weight, so that one is left out at every step, while there one that is out already may hold up the filter forever.
 """
 
 from __future__ import annotations
@@ -58,12 +59,12 @@ def filtered(gram: Tensor, f: int) -> Tensor:
         values, vectors = torch.linalg.eigh(roots[:, None] * less * roots)
         if float(values[-1]) < least:
             best, least = shares, float(values[-1])
-        strays = (less @ (roots * vectors[:, -1])).square_()
+        strays = (less @ (roots * vectors[:, -1])).square_().where(held > 0, 0)
         most = strays.max()
         if not most > 0:
             return best
         held = held * (1 - strays / most)
-        if held.sum() <= m - 2 * f or not held.any():
+        if held.sum() <= m - 2 * f:
             return best
 
 

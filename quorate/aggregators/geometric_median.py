@@ -10,6 +10,7 @@ mixed with Newton's, until the gradient shows that no point is better by a milli
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from math import sqrt
 
@@ -63,7 +64,7 @@ def exact_around(updates: Tensor, found: Geometry, best: int) -> Geometry:
     towards = gram[best]
     gram = gram - towards - towards[:, None] + towards[best]
     gram[best] = gram[:, best] = 0
-    return Geometry(found.rows, found.f, gram, found.squares, best, found.drawn_in, found.unit)
+    return replace(found, gram=gram, centre=best)
 
 
 def weights_of_median(gram: Tensor, best: int, sums: Tensor) -> Tensor:

@@ -134,12 +134,13 @@ def along(positions: Tensor, lacking: Tensor) -> Tensor:
         lacking: (f, s): the rows that each set lacks.
     """
     positions = positions - positions.mean()
-    lost, squares = torch.zeros(2, lacking.shape[1], dtype=torch.float64)
+    lost, squares = torch.zeros(2, lacking.shape[1], dtype=torch.float64).unbind()
     for column in lacking:
         value = positions.index_select(0, column)
         lost += value
         squares.addcmul_(value, value)
-    return squares.add_(lost.square_(), alpha=1 / (len(positions) - len(lacking))).neg_().add_(positions @ positions)
+    mean_squared = lost.square_().div_(len(positions) - len(lacking))
+    return (positions @ positions) - squares - mean_squared
 
 
 def foremost(gram: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:

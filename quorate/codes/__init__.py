@@ -28,13 +28,11 @@ class Decoded:
 
 
 class Code(Protocol):
-    """A redundancy code.
+    """A redundancy code."""
 
-    Attributes:
-        s: how many workers may answer arbitrarily.
-    """
-
-    s: int
+    @property
+    def s(self) -> int:
+        """How many workers may answer arbitrarily."""
 
     def batches(self, n: int, rank: int) -> tuple[int, ...]:
         """Return the batches, of 0 .. n - 1, whose gradients a worker of n computes.

@@ -43,5 +43,5 @@ def fitting(answers: Sequence[Tensor | None], like: Tensor) -> tuple[list[Tensor
 
 
 def won(vote: Vote, answers: Sequence[Tensor | None]) -> list[Tensor]:
-    """Return what has won in each group: what the first of its majority has answered."""
-    return [each for party in vote.majorities if (each := answers[party[0]]) is not None]
+    """Return what has won in each group in which anything has: what the first of its majority has answered."""
+    return [each for party in vote.majorities for rank in party[:1] if (each := answers[rank]) is not None]

@@ -26,7 +26,7 @@ _USUAL = 0.1  # of the floor, which all rounding errors together never pass: wha
 _TRIALS = 20_000  # sets that are all looked at where the subspaces show the errors, but not in order
 _AT_ONCE = 2_000
 _BEAM = 64  # sets that are looked at together where no subspace shows the errors
-_MOST = 48  # times that the checks are measured
+_MOST = 24  # times that the checks are measured
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from torch import Tensor
 from quorate import parts, votes
 from quorate.aggregators import Aggregator, most_of, what_it_is_given
 from quorate.codes import Decoded, _groups
+from quorate.errors import RunError
 from quorate.wire import require
 
 
@@ -66,7 +67,7 @@ class Detox:
             Incompatible: if n workers don't make groups of r, or too few groups for the aggregator.
         """
         made = _groups.groups("detox", n, self.r)
-        most = most_of(self._combine, len(made))
+        most = most_of(self._combine(self.f), len(made))
         require(
             not self.f or self.f <= most,
             f"{self.s} liars can speak for {self.f} of {len(made)} groups, and {self.aggregator} withstands {most}",
@@ -86,39 +87,43 @@ class Detox:
         """Return the sum of the batches' gradients (d,), added up in their order."""
         return _groups.added(gradients)
 
-    def vote(self, digests: Sequence[Tensor | None]) -> votes.Vote:
-        """Count the votes of all workers, of which only digests have come; a group's largest party speaks for it.
+    def vote(self, said: Sequence[Tensor | None]) -> votes.Vote:
+        """Count the votes of all workers, who have said answers, or digests of them: most of a group speak for it.
 
         Raises:
             Incompatible: see `groups`.
-            RunError: naming the group, if nobody of one has voted.
         """
-        vote = votes.winners(digests, self.groups(len(digests)), 1)
+        vote = votes.winners(said, self.groups(len(said)), 0)
         return vote if 2 * self.s < self.r else votes.Vote(vote.majorities, ())
 
-    def mean(self, won: Sequence[Tensor]) -> Tensor:
-        """Return the aggregate (d,), per batch, of what has won in each group, (d,) each, in their order.
+    def mean(self, won: Sequence[Tensor], silent: int = 0) -> Tensor:
+        """Return the aggregate (d,), per batch, of what has won in the groups, (d,) each, in their order.
+
+        Args:
+            silent: how many groups have said nothing, of those that liars can speak for.
 
         Raises:
-            RunError: if more groups than liars can speak for have said something that is not finite.
+            RunError: if more groups than liars can speak for have said nothing, or something that is not finite.
         """
-        return self._combine(torch.stack(list(won))).div_(self.r)
+        if silent > self.f:
+            raise RunError(f"nobody of {silent} groups has answered, and {self.s} liars can speak for {self.f}")
+        return self._combine(self.f - silent)(torch.stack(list(won))).div_(self.r)
 
     def decode(self, answers: Sequence[Tensor | None], like: Tensor) -> Decoded:
         """Return the aggregate of the groups' votes, and, if 2s < r, who has answered otherwise than its group.
 
         Raises:
             Incompatible: see `groups`.
-            RunError: see `vote` and `mean`.
+            RunError: see `mean`.
         """
         fitting, strange = _groups.fitting(answers, like)
-        vote = self.vote(votes.digests_of(fitting))
-        return Decoded(self.mean(_groups.won(vote, fitting)), tuple(sorted({*vote.convicted, *strange})))
+        vote = self.vote(fitting)
+        won = _groups.won(vote, fitting)
+        return Decoded(self.mean(won, len(vote.majorities) - len(won)), tuple(sorted({*vote.convicted, *strange})))
 
-    @property
-    def _combine(self) -> Aggregator:
+    def _combine(self, f: int) -> Aggregator:
         made = parts.find("aggregator", self.aggregator)
-        return partial(made, f=self.f) if "f" in parts.settings(made) else made
+        return partial(made, f=f) if "f" in parts.settings(made) else made
 
 
 EXAMPLES = (Detox(), Detox(2, aggregator="median"), Detox(1, 1, "krum"))

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Annotated
 
 import torch
@@ -68,8 +69,8 @@ class Repetition:
         """Return the sum of the batches' gradients (d,), added up in their order."""
         return _groups.added(gradients)
 
-    def vote(self, digests: Sequence[Tensor | None]) -> votes.Vote:
-        """Count the votes of all workers, of which only digests have come; see `votes.digest`.
+    def vote(self, said: Sequence[Tensor | None]) -> votes.Vote:
+        """Count the votes of all workers, who have said answers, or digests of them; see `votes.digest`.
 
         Any rank of a group's majority can send what has won; if what it sends has another digest, the next one.
 
@@ -79,7 +80,7 @@ class Repetition:
         """
         if not self.by_digest:
             raise RunError("digests don't say how close two answers are", "tolerance = 0")
-        return votes.winners(digests, self.groups(len(digests)), self.s + 1)
+        return votes.winners(said, self.groups(len(said)), self.s + 1)
 
     def mean(self, won: Sequence[Tensor]) -> Tensor:
         """Return the mean (d,) of all batches' gradients, from what has won in each group, (d,) each, in their order.
@@ -88,7 +89,7 @@ class Repetition:
             RunError: naming the group, if a majority has said something that is not finite.
         """
         for number, each in enumerate(won):
-            if not bool(torch.isfinite(each).all()):
+            if not (isfinite(float(each.sum())) or bool(torch.isfinite(each).all())):
                 raise RunError(
                     f"the majority of group {number} says a gradient that is not finite",
                     "if nobody is hostile, training has diverged: take a smaller learning rate",
@@ -104,7 +105,7 @@ class Repetition:
         """
         fitting, strange = _groups.fitting(answers, like)
         if self.by_digest:
-            vote = self.vote(votes.digests_of(fitting))
+            vote = self.vote(fitting)
         else:
             vote = votes.winners_by_distance(fitting, self.groups(len(answers)), self.s + 1, self.tolerance)
         return Decoded(self.mean(_groups.won(vote, fitting)), tuple(sorted({*vote.convicted, *strange})))

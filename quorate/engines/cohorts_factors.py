@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from quorate.engines.cohorts_layers import Activation, Dense, Stack
-from quorate.engines.cohorts_losses import Losses
+from quorate.engines.cohorts_losses import Losses, Slopes
 from quorate.engines.cohorts_products import plus_product, times
 from quorate.engines.cohorts_steps import Motion, Steps, taken
 from quorate.tasks import Data
@@ -39,18 +39,20 @@ class Factors:
     def __init__(self, stack: Stack, start: Tensor, count: int, motion: Motion) -> None:
         self.start, self.count = start, count
         self._stack, self._motion = stack, motion
+        self._moves = [motion.moving(layer.weight) for layer in stack.layers]
+        self._shifts = [layer.bias is not None and motion.moving(layer.bias) for layer in stack.layers]
         self._slopes: list[Tensor] = []
         self._inputs: list[Tensor] = []
-        self._squares: Tensor | None = None
+        self._squares = start.new_zeros(count)
 
     @property
-    def tensors(self) -> tuple[list[Tensor], list[Tensor]]:
-        """The slopes (n, T b, o), times -lr, and the inputs (n, T b, i) of each layer."""
-        return self._slopes, self._inputs
+    def tensors(self) -> tuple[list[Tensor], list[Tensor], Tensor]:
+        """The slopes (n, T b, o), times -lr, and the inputs (n, T b, i) of each layer; and what `squares` returns."""
+        return self._slopes, self._inputs, self._squares
 
     @tensors.setter
-    def tensors(self, tensors: tuple[list[Tensor], list[Tensor]]) -> None:
-        self._slopes, self._inputs = tensors
+    def tensors(self, tensors: tuple[list[Tensor], list[Tensor], Tensor]) -> None:
+        self._slopes, self._inputs, self._squares = tensors
 
     def _rows(self, steps: Steps, width: int) -> Tensor:
         """Return memory of that width for each row of each client, 0 where a client has fewer steps than others."""
@@ -64,56 +66,51 @@ class Factors:
         self._slopes = slopes = [self._rows(steps, layer.width) for layer in layers]
         n, count, b = steps.index.shape
         scale = steps.scale(self.start.dtype)
-        history = scale.new_zeros(n, count)
         x, y = taken(data, steps.index.flatten(1))
         x = self._stack.inputs(x)
         self._inputs = [x, *(self._rows(steps, layer.width) for layer in layers[:-1])]
+        grams = _Grams(self._inputs, b, self._moves, self._shifts), _Grams(slopes, b)
         ahead = self._from_start(layers[0], x)
+        later = Slopes(losses, y, steps.sizes, scale)
         for step in range(count):
-            m, here, before = steps.active[step], slice(step * b, step * b + b), slice(0, step * b)
-            z = self._corrected(0, ahead[:m, here], x[:m, here], before)
+            m, here = steps.active[step], slice(step * b, step * b + b)
+            z = self._corrected(0, ahead[:m, here], grams[0].before(0, m, step))
             kept = [Activation(layers[0].after, z)]
             for place in range(1, len(layers)):
                 given = kept[-1].value
                 self._inputs[place][:m, here] = given
-                z = self._corrected(place, self._from_start(layers[place], given), given, before)
+                z = self._corrected(place, self._from_start(layers[place], given), grams[0].before(place, m, step))
                 kept.append(Activation(layers[place].after, z))
-            sizes = [each[step] for each in steps.sizes[:m]]
-            history[:m, step], slope = losses(kept[-1].value, y[:m, here], sizes, scale[:m, step])
+            slope = later.of(step, kept[-1].value)
             for place in reversed(range(len(layers))):
                 slope = kept[place].back(slope)
                 slopes[place][:m, here] = slope
+                gram = grams[1].before(place, m, step)
                 if place:
-                    slope = self._below(place, slope, before)
+                    slope = self._below(place, slope, gram)
         for each in slopes:
             each *= -self._motion.lr
-        return history
+        self._squares = grams[0].dot(grams[1]).mul_(self._motion.lr**2)
+        return later.values()
 
     def _from_start(self, layer: Dense, x: Tensor) -> Tensor:
         bias = None if layer.bias is None else layer.bias.of(self.start)
         return times(x.reshape(-1, x.shape[-1]), layer.weight.of(self.start), bias).view(*x.shape[:2], -1)
 
-    def _corrected(self, place: int, z: Tensor, x: Tensor, before: slice) -> Tensor:
-        """Add to a layer's outputs z (m, b, o) of inputs x what the rows before have changed."""
-        layer, m = self._stack.layers[place], len(z)
-        if before.stop == 0:
+    def _corrected(self, place: int, z: Tensor, gram: Tensor) -> Tensor:
+        """Add to a layer's outputs z (m, b, o) what the rows before have changed, of which `gram` (m, b, k) tells."""
+        m, _, k = gram.shape
+        if k == 0:
             return z
-        if self._motion.moving(layer.weight):
-            gram = torch.bmm(x, self._inputs[place][:m, before].mT)
-        else:
-            gram = x.new_zeros(m, x.shape[1], before.stop)
-        if layer.bias is not None and self._motion.moving(layer.bias):
-            gram += 1
-        return torch.baddbmm(z, gram, self._slopes[place][:m, before], alpha=-self._motion.lr)
+        return torch.baddbmm(z, gram, self._slopes[place][:m, :k], alpha=-self._motion.lr)
 
-    def _below(self, place: int, slope: Tensor, before: slice) -> Tensor:
+    def _below(self, place: int, slope: Tensor, gram: Tensor) -> Tensor:
         """Return the slope (m, b, i) by a layer's inputs."""
-        weight, m = self._stack.layers[place].weight, len(slope)
+        weight, (m, _, k) = self._stack.layers[place].weight, gram.shape
         below = times(slope.reshape(-1, slope.shape[-1]), weight.of(self.start).T).view(*slope.shape[:2], -1)
-        if before.stop == 0 or not self._motion.moving(weight):
+        if k == 0 or not self._moves[place]:
             return below
-        gram = torch.bmm(slope, self._slopes[place][:m, before].mT)
-        return below.baddbmm_(gram, self._inputs[place][:m, before], alpha=-self._motion.lr)
+        return below.baddbmm_(gram, self._inputs[place][:m, :k], alpha=-self._motion.lr)
 
     def parameters(self, client: int) -> Tensor:
         """Return a client's parameters (d,) in memory of their own."""
@@ -141,12 +138,42 @@ class Factors:
 
     def squares(self) -> Tensor:
         """Return the squared length of each client's change, (n,)."""
-        if self._squares is None:
-            self._squares = total = self.start.new_zeros(self.count)
-            for layer, slopes, given in zip(self._stack.layers, self._slopes, self._inputs, strict=True):
-                if self._motion.moving(layer.weight):
-                    products = torch.bmm(slopes, slopes.mT).mul_(torch.bmm(given, given.mT))
-                    total += products.sum((1, 2)).clamp_min_(0)
-                if layer.bias is not None and self._motion.moving(layer.bias):
-                    total += slopes.sum(1).square().sum(1)
         return self._squares
+
+
+class _Grams:
+    """Products of each client's rows with one another and with those before, step by step; of each layer.
+
+    Args:
+        rows: (n, T b, width) of each layer, which are filled from step to step.
+        b: rows of a step.
+        moves: whether a layer's weights move; if not, its products count for nothing.
+        shifts: whether its bias moves, which is a weight whose input is always 1.
+    """
+
+    def __init__(
+        self, rows: Sequence[Tensor], b: int, moves: Sequence[bool] | None = None, shifts: Sequence[bool] | None = None
+    ) -> None:
+        self._rows, self._b = rows, b
+        self._moves, self._shifts = moves or [True] * len(rows), shifts or [False] * len(rows)
+        self._grams = [each.new_zeros(*each.shape[:2], each.shape[1]) for each in rows]
+
+    def before(self, place: int, m: int, step: int) -> Tensor:
+        """Take the rows of a step's first m clients, and return their products with the rows before, (m, b, step b)."""
+        start, stop = step * self._b, step * self._b + self._b
+        rows, gram = self._rows[place][:m], self._grams[place][:m, start:stop]
+        if self._moves[place]:
+            gram[..., :stop] = torch.bmm(rows[:, start:stop], rows[:, :stop].mT)
+        if self._shifts[place]:
+            gram[..., :stop] += 1
+        return gram[..., :start]
+
+    def dot(self, others: _Grams) -> Tensor:
+        """Return the products with others of the same rows, summed over all rows, those after too, and layers: (n,)."""
+        n, k, _ = self._grams[0].shape
+        steps = torch.arange(k) // self._b
+        counts = (steps.unsqueeze(1) > steps).to(self._grams[0].dtype).add_(1)  # 2 for what stands for those after too
+        total = self._grams[0].new_zeros(n)
+        for one, other in zip(self._grams, others._grams, strict=True):
+            total += torch.mul(one, other).flatten(1) @ counts.flatten()
+        return total.clamp_min_(0)

@@ -74,13 +74,13 @@ class Slopes:
 
     def of(self, step: int, outputs: Tensor) -> Tensor:
         """Return the slope by the outputs (m, b, ...) of the first m clients in a step."""
-        (n, _, b), m = self._scale.shape, len(outputs)
+        (n, _, b), m = self._scale.shape, outputs.shape[0]
         here, scale = slice(step * b, step * b + b), self._scale[:m, step]
         if not self._losses.by_hand(outputs):
             sizes = [each[step] for each in self._sizes[:m]]
             self._history[:m, step], slope = self._losses(outputs, self._y[:m, here], sizes, scale)
             return slope
-        if not len(self._outputs):
+        if not self._outputs.numel():
             self._outputs = scale.new_zeros(*self._y.shape, outputs.shape[-1])
             rows = self._scale.view(n, -1, 1)
             self._wanted = torch.zeros_like(self._outputs).scatter_(-1, self._y.unsqueeze(-1), rows)
@@ -89,7 +89,7 @@ class Slopes:
 
     def values(self) -> Tensor:
         """Return the losses (n, T) of the steps so far, 0 of an empty batch."""
-        if not len(self._outputs):
+        if not self._outputs.numel():
             return self._history
         logs = self._outputs.log_softmax(-1).gather(-1, self._y.unsqueeze(-1)).squeeze(-1)
         return logs.view(self._scale.shape).mul_(self._scale).sum(2).neg_()

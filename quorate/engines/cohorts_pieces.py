@@ -31,12 +31,12 @@ class Done:
     Args:
         losses: of each client's steps.
         parameters: (d,) of each client, unless they have not been multiplied out.
-        factors: else, the slopes and inputs of `Factors`.
+        factors: else, the `tensors` of `Factors`.
     """
 
     losses: list[list[float]]
     parameters: list[Tensor]
-    factors: tuple[list[Tensor], list[Tensor]] | None = None
+    factors: tuple[list[Tensor], list[Tensor], Tensor] | None = None
 
 
 @dataclass(frozen=True)

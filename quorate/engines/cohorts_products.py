@@ -38,7 +38,8 @@ def plus_product(total: Tensor, left: Tensor, right: Tensor) -> Tensor:
         left: (k, o).
         right: (k, i).
     """
-    if len(left) * total.numel() >= _WORTHWHILE and len(left) >= _ROWS and _able(total):
+    rows = left.shape[0]
+    if rows * total.numel() >= _WORTHWHILE and rows >= _ROWS and _able(total):
         given = (_dense(left).T, total, _dense(right).T)
         return torch.ops.mkldnn._linear_pointwise.binary(*given, None, "add")  # type: ignore[no-any-return]
     return torch.addmm(total, left.T, right)

@@ -65,9 +65,10 @@ def _rows(work: LocalWork, width: int, steps: int) -> Tensor:
         rows = (torch.cat([order, order[:1].expand(missing)]) if missing else order).view(-1, size)
         pieces.append(rows if size == width else torch.cat([rows, rows[:, :1].expand(-1, width - size)], dim=1))
     rows = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
-    if len(rows) < steps:
-        return torch.cat([rows, rows[:1].expand(steps - len(rows), -1)])
-    return rows[:steps]
+    missing = steps - rows.shape[0]
+    if missing > 0:
+        return torch.cat([rows, rows[:1].expand(missing, -1)])
+    return rows[:steps] if missing else rows
 
 
 def alike(work: LocalWork) -> tuple[object, ...]:

@@ -61,8 +61,7 @@ class Windows:
             m, end = steps.active[begin], min(begin + self._at_once, count)
             x, y = taken(data, steps.index[:m, begin:end].flatten(1))
             x = self._stack.inputs(x)
-            ahead = self._ahead(x, begin == 0)
-            gram = self._gram(x) if end - begin > 1 else None
+            ahead, gram = self._ahead(x, begin == 0, end - begin > 1)
             slopes = torch.empty_like(ahead)
             later = Slopes(losses, y, [each[begin:end] for each in steps.sizes[:m]], scale[:m, begin:end])
             for step in range(begin, end):
@@ -77,36 +76,36 @@ class Windows:
             self._update_first(x, slopes)
         return history
 
-    def _ahead(self, x: Tensor, at_start: bool) -> Tensor:
-        """Return what the first layer makes of inputs (m, k, i), its function left out."""
-        layer, m, k = self._stack.layers[0], len(x), x.shape[1]
+    def _ahead(self, x: Tensor, at_start: bool, several: bool) -> tuple[Tensor, Tensor | None]:
+        """Return what the first layer makes of inputs (m, k, i), its function left out: (m, k, o).
+
+        And, if they are of several steps, how much each row's slope moves each row's output: (m, k, k).
+        """
+        layer, (m, k, _), weights, bias = self._stack.layers[0], x.shape, self._first, self._biases[0]
+        moves = self._motion.moving(layer.weight)
+        gram = (x.new_empty if moves else x.new_zeros)(m, k, k) if several else None
+        ahead = None
         if at_start and self._shared:
             start = self._starts[0]
             bias = None if layer.bias is None else layer.bias.of(start)
-            return times(x.reshape(m * k, -1), layer.weight.of(start), bias).view(m, k, -1)
-        bias = self._biases[0]
-        if isinstance(self._first, Tensor):
-            z = torch.bmm(x, self._first[:m].mT)
-            return z if bias is None else z.add_(bias[:m, None])
-        rows = x.new_empty(m, k, layer.width)
-        for client in range(m):
-            rows[client] = times(x[client], self._first[client], None if bias is None else bias[client])
-        return rows
-
-    def _gram(self, x: Tensor) -> Tensor:
-        """Return how much each row's slope moves each row's output: (m, k, k)."""
-        layer, m, k = self._stack.layers[0], len(x), x.shape[1]
-        if self._motion.moving(layer.weight):
-            rows = x.new_empty(m, k, k)
-            for client in range(m):
-                rows[client] = times(x[client], x[client])
-        else:
-            rows = x.new_zeros(m, k, k)
-        return rows.add_(1) if layer.bias is not None and self._motion.moving(layer.bias) else rows
+            ahead = times(x.reshape(m * k, -1), layer.weight.of(start), bias).view(m, k, -1)
+        elif isinstance(weights, Tensor):
+            ahead = torch.bmm(x, weights[:m].mT)
+            ahead = ahead if bias is None else ahead.add_(bias[:m, None])
+        rows = x.new_empty(m, k, layer.width) if ahead is None else ahead
+        for client in range(m) if ahead is None or (gram is not None and moves) else ():
+            own = x[client]
+            if ahead is None:
+                rows[client] = times(own, weights[client], None if bias is None else bias[client])
+            if gram is not None and moves:
+                gram[client] = times(own, own)
+        if gram is not None and layer.bias is not None and self._motion.moving(layer.bias):
+            gram += 1
+        return rows, gram
 
     def _step(self, z: Tensor, step: int, later: Slopes) -> Tensor:
         """Go on from the first layer's outputs; update the other layers; return the first layer's slope."""
-        layers, m = self._stack.layers, len(z)
+        layers, m = self._stack.layers, z.shape[0]
         active = Activation(layers[0].after, z)
         kept = [active]
         for weight, bias, layer in zip(self._weights, self._biases[1:], layers[1:], strict=True):
@@ -132,7 +131,7 @@ class Windows:
     def _update_bias(self, place: int, slope: Tensor) -> None:
         bias, layer = self._biases[place], self._stack.layers[place]
         if bias is not None and layer.bias is not None and self._motion.moving(layer.bias):
-            bias = bias[: len(slope)]
+            bias = bias[: slope.shape[0]]
             if self._motion.shrink != 1:
                 bias *= self._motion.shrink
             bias.add_(slope.sum(1), alpha=-self._motion.lr)
@@ -141,10 +140,10 @@ class Windows:
     def _update_first(self, x: Tensor, slope: Tensor) -> None:
         part = self._stack.layers[0].weight
         if isinstance(self._first, Tensor):
-            self._update(self._first[: len(x)], part, slope, x)
+            self._update(self._first[: x.shape[0]], part, slope, x)
         elif self._motion.moving(part):
             moved = slope * -self._motion.lr
-            for client in range(len(x)):
+            for client in range(x.shape[0]):
                 self._first[client] = plus_product(self._first[client], moved[client], x[client])
         self._update_bias(0, slope)
 

@@ -39,7 +39,7 @@ class Shuffled(Sequence[Tensor]):
         if self._orders is None:
             n = self._shard.shape[0]
             drawn = (torch.randperm(n, generator=rand.fold(*names).generator()) for rand, names in self._streams)
-            self._orders = [self._shard[order] for order in drawn]
+            self._orders = [self._shard.index_select(0, order) for order in drawn]
         return self._orders[place]
 
     def __len__(self) -> int:

@@ -158,6 +158,7 @@ async def fed_buff(
         metrics["staleness"] = sum(staleness) / len(staleness)
         state = {**model.state(), "under_way": _table(buffered.working, server.size)}
         server.commit(version + 1, loss, state, replies, metrics)
+        del replies, state  # before the next ones need room
     return model.parameters
 
 

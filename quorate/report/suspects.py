@@ -59,8 +59,9 @@ def _scores(lines: list[dict[str, Any]]) -> Picture:
         middle = [float(np.median([each[step] for each in known if step in each])) for step in steps]
         figure.add_scatter(x=steps, y=middle, name=f"median of {count(len(others))} others", line_color="#9aa1ab")
     for place, rank in enumerate(worst[:NAMED]):
-        steps, scores = zip(*by_rank[rank], strict=True)
-        figure.add_scatter(x=steps, y=scores, name=f"worker {rank}", line_color=COLOURS[place % len(COLOURS)])
+        told = by_rank[rank]
+        x, y = [step for step, _ in told], [score for _, score in told]
+        figure.add_scatter(x=x, y=y, name=f"worker {rank}", line_color=COLOURS[place % len(COLOURS)])
     figure.update_xaxes(title_text="step")
     figure.update_yaxes(title_text="score", type="log")
     first, second = worst[0], worst[1] if len(worst) > 1 else worst[0]

@@ -63,7 +63,10 @@ drawn = given(
 )
 HUGE = {"1e38", "1e38 of any sign", "largest", "different", "squares overflow", "one coordinate"}
 """Lies in which a shift is lost by rounding."""
-PAIRS = [(name, None) for name in ROBUST] + [(name, before) for name in ROBUST for before in PRE]
+PAIRS = [(name, None) for name in ROBUST] + [
+    (name, before) for name in ROBUST for before in PRE if (name, before) != ("monna", "bucketing")
+]
+"""All but MoNNA after bucketing, which leaves nobody's own update where it was."""
 pairs = pytest.mark.parametrize(("name", "before"), PAIRS)
 
 

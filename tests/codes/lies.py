@@ -40,7 +40,7 @@ def lie(kind, honest, place, seed):
 
 def told(honest, liars, kind, seed):
     """Return all answers, of which the liars' are lies."""
-    answers = [each.clone() for each in honest]
+    answers = list(honest)
     for place, rank in enumerate(liars):
         answers[rank] = lie(kind, honest[rank], place, seed)
     return answers

@@ -30,8 +30,7 @@ def test_up_to_s_liars_in_every_group_leave_every_bit_as_it_is(s, groups, d, kin
         liars += [group[place] for place in mine if kind != "silent"]
     decoded = code.decode(answers, honest[0])
     assert torch.equal(decoded.mean, code.decode(honest, honest[0]).mean)
-    changed = [rank for rank in liars if not torch.equal(answers[rank], honest[rank])]
-    assert decoded.convicted == tuple(sorted(changed))
+    assert decoded.convicted == tuple(sorted(liars))
 
 
 def test_is_the_mean_of_all_batches():
@@ -97,9 +96,9 @@ def test_digests_are_not_enough_for_answers_that_need_not_be_equal():
 @given(
     s=st.integers(1, 2),
     d=st.integers(20, 60),
-    kind=st.sampled_from([each for each in KINDS if each != "one number"]),
+    kind=st.sampled_from(["reversed", "huge", "zero", "nan", "infinity", "silent"]),
     seed=st.integers(0, 10**6),
-    size=st.sampled_from([1e-30, 1.0, 1e30]),
+    size=st.sampled_from([1e-30, 1.0, 1e25]),
 )
 def test_replicas_that_differ_by_rounding_agree_within_a_tolerance(s, d, kind, seed, size):
     code, n = Repetition(s, tolerance=1e-4), 2 * (2 * s + 1)
