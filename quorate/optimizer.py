@@ -66,12 +66,19 @@ class Optimizer:
         for key in self.settings:
             if key not in accepted:
                 raise RecipeError(f"unknown setting of `{self.name}` `{key}`", suggestion(key, accepted))
+        if self._surely_works():
+            return
         probe = nn.Parameter(torch.zeros(1, 1))
         probe.grad = torch.zeros(1, 1)
         try:
             self.build([probe]).step()
         except Exception as error:  # torch checks some settings by indexing and asserting
             raise RecipeError(f"optimizer `{self.name}` refuses its settings: {error}") from error
+
+    def _surely_works(self) -> bool:
+        """Return whether torch is sure to take the settings; trying it loads its compiler, which is 80 MB."""
+        numbers = all(isinstance(value, int | float) and value >= 0 for value in self.settings.values())
+        return numbers and self.plain is not None
 
     @property
     def elementwise(self) -> bool:

@@ -64,7 +64,7 @@ class Factors:
         """Do all steps of the clients, and return the losses (n, T), 0 where there was none."""
         layers = self._stack.layers
         self._slopes = slopes = [self._rows(steps, layer.width) for layer in layers]
-        n, count, b = steps.index.shape
+        _, count, b = steps.index.shape
         scale = steps.scale(self.start.dtype)
         x, y = taken(data, steps.index.flatten(1))
         x = self._stack.inputs(x)

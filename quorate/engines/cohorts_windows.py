@@ -8,8 +8,6 @@ products of a hundred rows instead of ten, and reads and writes W once a window.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 

@@ -69,7 +69,7 @@ def test_errors_of_sizes_far_apart_are_all_found():
 
 @pytest.mark.parametrize(("s", "n", "more"), [(1, 9, 1), (2, 15, 1), (3, 20, 2), (5, 45, 3)])
 def test_more_than_s_liars_are_detected(s, n, more):
-    for seed in range(5):
+    for seed in range(2):
         for kind in ("reversed", "small", "constant", "nan"):
             with pytest.raises(
                 RunError, match=f"more than s = {s} of {n} answers are wrong or missing\nhint: s = {s + 1}"
