@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -118,3 +121,24 @@ def test_knows_its_learning_rate():
     assert Optimizer("sgd", {"lr": 0.25}).lr == 0.25
     assert Optimizer("adam").lr == 1e-3
     assert {"sgd", "lars", "lamb"} <= set(known_optimizers())
+
+
+def test_plain_gradient_descent_does_not_load_the_compiler_of_torch():
+    code = "from quorate.optimizer import Optimizer; Optimizer('sgd', {'lr': 0.1}); import sys; print(*sys.modules)"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert "torch" in said.stdout.split()
+    assert "torch._dynamo" not in said.stdout.split()
+
+
+@pytest.mark.parametrize("value", [-0.1, float("nan"), "fast", None])
+@pytest.mark.parametrize("name", ["lr", "weight_decay", "momentum"])
+def test_what_torch_refuses_or_takes_of_plain_gradient_descent_it_does_not_depend_on_having_tried(name, value):
+    try:
+        step = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1, 1))], **{name: value})
+        step.param_groups[0]["params"][0].grad = torch.zeros(1, 1)
+        step.step()
+    except Exception:
+        with pytest.raises(RecipeError, match="optimizer `sgd` refuses its settings"):
+            Optimizer("sgd", {name: value})
+    else:
+        assert Optimizer("sgd", {name: value}).settings == {name: value}

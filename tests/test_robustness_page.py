@@ -31,7 +31,7 @@ def test_every_attack_that_forges_has_its_line_in_the_meeting():
 
 
 def test_the_recipe_can_be_run(tmp_path, monkeypatch, capsys):
-    (text,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+    text, *_ = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
     file = tmp_path / "recipe.toml"
     file.write_text(text)
     assert call(monkeypatch, "check", file) == 0

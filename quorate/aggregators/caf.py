@@ -63,7 +63,7 @@ def filtered(gram: Tensor, f: int) -> Tensor:
         most = strays.max()
         if not most > 0:
             return best
-        held = held * (1 - strays / most)
+        held = torch.where(strays < most * (1 - 1e-9), held * (1 - strays / most), 0.0)  # equal ones go together
         if held.sum() <= m - 2 * f:
             return best
 
