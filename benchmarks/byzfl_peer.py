@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-Rule = Callable[[torch.Tensor], torch.Tensor]
+Rule = Callable[[Any], Any]
 Table = dict[str, Callable[..., Rule]]
 
 
@@ -65,8 +65,9 @@ def byzfl_table() -> Table:
         "smea": lambda f: byzfl.SMEA(f=f),
         "nearest_neighbor_mixing": lambda f: byzfl.NNM(f=f),
         "bucketing": lambda f: byzfl.Bucketing(s=2),
-        "norm_clipping": lambda f: byzfl.Clipping(c=1000.0),
-        "adaptive_clipping": lambda f: byzfl.ARC(f=f),
+        # These two write to what they are given, which others may still need.
+        "norm_clipping": lambda f: lambda x: byzfl.Clipping(c=1000.0)(x + 0),
+        "adaptive_clipping": lambda f: lambda x: byzfl.ARC(f=f)(x + 0),
     }
 
 
@@ -84,11 +85,14 @@ def forget_peak() -> None:
 
 
 def serve(table: Table, path: str, threads: int) -> None:
-    """Answer requests {"rule", "f", "keep"} until the end of standard input.
+    """Answer requests {"rule", "f", "warm", "keep", "wide"} until the end of standard input.
+
+    `warm` asks for a small call before; `keep` names the file that the result goes to, `wide`: that of numpy's
+    float64, which ByzFL does not round to float32.
 
     Args:
         table: rules by name.
-        path: updates (n, d), a .npy file; results are written next to it, if asked for.
+        path: updates (n, d), a .npy file; results are written elsewhere, if asked for.
         threads: what torch may use.
     """
     torch.set_num_threads(threads)
@@ -103,9 +107,11 @@ def serve(table: Table, path: str, threads: int) -> None:
             forget_peak()
             before, began = peak(), time.perf_counter()
             result = rule(x)
-            answer = {"seconds": time.perf_counter() - began, "extra": peak() - before}
+            seconds = time.perf_counter() - began
+            extra = peak() - before - result.numel() * result.element_size()
+            answer = {"seconds": seconds, "extra": max(0, extra)}
             if asked["keep"]:
-                np.save(asked["keep"], result.numpy())
+                np.save(asked["keep"], np.asarray(rule(x.numpy().astype(np.float64)) if asked["wide"] else result))
         except Exception as error:
             answer = {"error": f"{type(error).__name__}: {error}"[:300]}
         print(json.dumps(answer), flush=True)

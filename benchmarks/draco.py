@@ -110,8 +110,8 @@ def accuracy(seeds: int, d: int) -> list[dict[str, Any]]:
     for s in LIARS:
         for name, code, n in (
             ("repetition", Repetition(s), nearest(s)),
-            ("cyclic, real", Cyclic(s), N),
-            ("cyclic, complex", Cyclic(s, numbers="complex"), N),
+            ("cyclic, complex", Cyclic(s), N),
+            ("cyclic, real", Cyclic(s, numbers="real"), N),
         ):
             cells = [found(code, n, d, lie, seeds) for lie in LIES]
             rows += [{"code": name, "s": s, "n": n, **cell} for cell in cells]

@@ -1,9 +1,9 @@
 """The cyclic code: every worker answers one mixture of its gradients, and who has lied is told from all mixtures.
 
 It needs no replicas that agree to the bit, and exists for every n of at least 2s + 1; a worker computes the gradients
-of 2s + 1 batches, as it does under `repetition`, and uploads as much as without a code, or twice as much if n is even.
-What is decoded is the mean of all batches up to rounding: about 3e-8 of it with `transport = "single"`. If 2s + 1
-divides n, the mixtures are means of groups, and `repetition` does the same by comparing bits, with less work.
+of 2s + 1 batches, as it does under `repetition`. What is decoded is the mean of all batches up to rounding, 3e-8 of it
+with `transport = "single"`. An answer takes twice the bytes of a gradient, or, with `numbers = "real"`, as many. If
+2s + 1 divides n, the mixtures are means of groups, and `repetition` does the same by comparing bits, with less work.
 
 Source: Chen, Wang, Charles and Papailiopoulos, "DRACO: Byzantine-resilient distributed training via redundant
 gradients", ICML 2018, section 4, with spread holders and real numbers, see `_circle`, and another locator, see
@@ -36,15 +36,16 @@ class Cyclic:
     Args:
         s: how many workers may answer arbitrarily, or not at all.
         transport: "single", an answer's numbers are float32, or "double", float64.
-        numbers: "real": W is real, which takes an odd n; "complex": twice the bytes, and more exact where s neighbours
-            on the circle are all left out, e.g. 3e-8 rather than 2e-6 for n = 45, s = 5; "auto": real if n is odd.
+        numbers: "complex", or, for odd n, "real": half the bytes; liars are found as well, but the more of them are
+            neighbours on the circle, the less exact is the mean: with s = 5 of n = 45 drawn at random, the error is 1.3
+            times that without liars, in 1 of 100 draws 17 times, and at worst 320 times; complex, 1.4, 2.5 and 3.3.
         tolerance: the part of an answer by which honest ones may be off, besides rounding; more than 0 if machines
             differ, e.g. 1e-5.
     """
 
     s: Annotated[int, Field(ge=0)] = 1
     transport: Literal["single", "double"] = "single"
-    numbers: Literal["auto", "real", "complex"] = "auto"
+    numbers: Literal["complex", "real"] = "complex"
     tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     def batches(self, n: int, rank: int) -> tuple[int, ...]:
@@ -108,11 +109,11 @@ class Cyclic:
             f"s = {(n - 1) // 2}" if n > 0 else None,
         )
         require(
-            self.numbers != "real" or n % 2 == 1,
+            self.numbers == "complex" or n % 2 == 1,
             f"cyclic's numbers can be real for an odd number of workers, got {n}",
             f'numbers = "complex", or workers = {n + 1}',
         )
-        return n % 2 == 1 and self.numbers != "complex"
+        return self.numbers == "real"
 
 
 def _place(n: int, rank: int) -> int:
@@ -121,4 +122,4 @@ def _place(n: int, rank: int) -> int:
     return rank * step % n
 
 
-EXAMPLES = (Cyclic(), Cyclic(0), Cyclic(2), Cyclic(numbers="complex"), Cyclic(transport="double"))
+EXAMPLES = (Cyclic(), Cyclic(0), Cyclic(2), Cyclic(2, numbers="real"), Cyclic(transport="double"))

@@ -23,14 +23,15 @@ workers = st.integers(1, 4).flatmap(lambda s: st.tuples(st.just(s), st.integers(
 
 
 @settings(deadline=None, max_examples=150)
-@given(s_n=workers, kind=st.sampled_from(KINDS), seed=st.integers(0, 10**6), data=st.data())
-def test_up_to_s_liars_of_any_kind_are_named_and_change_no_more_than_rounding(s_n, kind, seed, data):
+@given(s_n=workers, kind=st.sampled_from(KINDS), seed=st.integers(0, 10**6), real=st.booleans(), data=st.data())
+def test_up_to_s_liars_of_any_kind_are_named_and_change_no_more_than_rounding(s_n, kind, seed, real, data):
     s, n = s_n
+    numbers = "real" if real and n % 2 else "complex"
     liars = data.draw(st.lists(st.integers(0, n - 1), max_size=s, unique=True), "liars")
     batches = gradients(n, 50, seed)
-    found = decoded(Cyclic(s), batches, liars, kind, seed)
+    found = decoded(Cyclic(s, numbers=numbers), batches, liars, kind, seed)
     assert found.convicted == (() if kind == "silent" else tuple(sorted(liars)))
-    assert far(found.mean, batches) < 1e-5
+    assert far(found.mean, batches) < (1e-5 if numbers == "real" else 1e-6)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -44,15 +45,15 @@ def test_finds_s_of_45_wherever_they_are(s, numbers, kind):
         for who in (sorted(liars), list(range(seed, seed + s))):
             found = decoded(code, batches, who, kind, seed)
             assert found.convicted == (() if kind == "silent" else tuple(who))
-            assert far(found.mean, batches) < 2e-7
+            assert far(found.mean, batches) < (1e-7 if numbers == "complex" else 1e-6)
 
 
 @settings(deadline=None, max_examples=40)
-@given(s_n=workers, seed=st.integers(0, 10**6), numbers=st.sampled_from(["auto", "complex"]))
-def test_double_transport_is_exact_to_double_precision(s_n, seed, numbers):
+@given(s_n=workers, seed=st.integers(0, 10**6))
+def test_double_transport_is_exact_to_double_precision(s_n, seed):
     s, n = s_n
     batches = gradients(n, 20, seed).double() + 1e-9 * randn(n, 20, seed=seed).double()
-    found = decoded(Cyclic(s, "double", numbers), batches, [0], "reversed", seed)
+    found = decoded(Cyclic(s, "double"), batches, [0], "reversed", seed)
     assert found.convicted == (0,)
     assert far(found.mean, batches) < 1e-11
 
@@ -94,7 +95,7 @@ def test_the_silent_count_among_the_wrong():
 @settings(deadline=None, max_examples=40)
 @given(seed=st.integers(0, 10**6), size=st.sampled_from([0.0, 1e-44, 1e-40, 1e-20, 1e20, 1e37]))
 def test_nobody_is_convicted_of_rounding(seed, size):
-    for code in (Cyclic(2), Cyclic(2, numbers="complex")):
+    for code in (Cyclic(2), Cyclic(2, numbers="real")):
         batches = size * gradients(11, 7, seed)
         assert code.decode(said(code, batches), batches[0]).convicted == ()
         assert decoded(code, batches, [1, 5], "constant", 0).convicted == (1, 5)
@@ -117,7 +118,7 @@ def test_gradients_that_differ_by_rounding_need_a_tolerance():
 
 
 def test_uploads_as_much_as_without_a_code_where_numbers_are_real():
-    for n, numbers, length in ((9, "auto", 7), (8, "auto", 14), (9, "complex", 14)):
+    for n, numbers, length in ((9, "real", 7), (8, "complex", 14), (9, "complex", 14)):
         (first, *_) = said(Cyclic(1, numbers=numbers), gradients(n, 7, 0))
         assert (first.shape, first.dtype) == ((length,), torch.float32)
 
