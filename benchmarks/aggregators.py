@@ -196,7 +196,10 @@ def large(options: argparse.Namespace, folder: Path, n: int = 10, d: int = 10**8
         contender = Contender([sys.executable, __file__, "--serve", str(path), "--threads", str(options.threads)])
         found = contender.ask(name, f, limit=600, warm=True)
         contender.stop()
-        figure(f"{name} of 10 x 10^8: extra memory over the input", found.get("extra", math.inf) / (4 * n * d), **found)
+        share = found.get("extra", math.inf) / (4 * n * d)
+        figure(
+            f"{name} of 10 x 10^8: memory beyond input and result, over the input", share, 0.1, at_least=False, **found
+        )
 
 
 def main() -> None:

@@ -8,7 +8,8 @@ relative to a row close by.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import frexp, inf, ldexp
 from statistics import median
@@ -16,7 +17,7 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from quorate.aggregators._blocks import computed_in, in_blocks
+from quorate.aggregators._blocks import Work, computed_in, in_blocks
 from quorate.aggregators._screening import check, finite_rows, left_of
 
 LENGTH = 1 << 13
@@ -45,6 +46,7 @@ class Geometry:
         gram: (m, m), float64 on the CPU: inner products of the updates relative to the one at `centre`.
         squares: (m, m), float64 on the CPU: squared distances.
         centre: a place in `rows`.
+        dtype: what inner products were computed in, block by block.
         factors: (m,), float64: what each update was multiplied by; less than `unit` if it is out of all proportion.
         unit: what all others were multiplied by, a power of two.
     """
@@ -54,6 +56,7 @@ class Geometry:
     gram: Tensor
     squares: Tensor
     centre: int
+    dtype: torch.dtype
     factors: Tensor
     unit: float = 1.0
 
@@ -99,7 +102,7 @@ def compared(updates: Tensor, f: int) -> Geometry:
     whole = centre in rows and bool(gram.diagonal().isfinite().all())
     if whole and float(gram.diagonal().median()) >= d * SMALLEST[wide]:
         ones = torch.ones(len(rows), dtype=torch.float64)
-        return Geometry(rows, f, gram, between(gram), rows.index(centre), ones)
+        return Geometry(rows, f, gram, between(gram), rows.index(centre), wide, ones)
     return rescaled(updates, rows, f)
 
 
@@ -114,7 +117,7 @@ def rescaled(updates: Tensor, rows: list[int], f: int) -> Geometry:
     factors = torch.tensor([min(unit, FARTHEST / peak) if peak else unit for peak in peaks], dtype=torch.float64)
     centre = sorted(range(len(rows)), key=peaks.__getitem__)[(len(rows) - 1) // 2]
     gram = products(updates, rows, rows[centre], torch.float64, factors.tolist())
-    found = Geometry(rows, f, gram, between(gram), centre, factors, unit)
+    found = Geometry(rows, f, gram, between(gram), centre, torch.float64, factors, unit)
     return found if found.clipped else around(updates, found, int(found.squares.median(dim=1).values.argmin()))
 
 
@@ -123,8 +126,8 @@ def around(updates: Tensor, found: Geometry, centre: int) -> Geometry:
     if centre == found.centre:
         return found
     factors = None if bool((found.factors == 1).all()) else found.factors.tolist()
-    wide = computed_in(updates) if factors is None else torch.float64
-    return replace(found, gram=products(updates, found.rows, found.rows[centre], wide, factors), centre=centre)
+    gram = products(updates, found.rows, found.rows[centre], found.dtype, factors)
+    return replace(found, gram=gram, centre=centre)
 
 
 def products(
@@ -162,11 +165,37 @@ def products(
                 total += less @ less.T
             sums[each.start] = total.cpu()
 
-    in_blocks(updates, work, stripe)
+    in_blocks(updates, one_thread_each(work), stripe)
     total = torch.zeros(m, m, dtype=torch.float64)
     for start in sorted(sums):
         total += sums[start]
     return (total + total.T) / 2
+
+
+@contextmanager
+def one_thread(threads: int | None = None) -> Iterator[None]:
+    """Let torch use one thread within the block, for products of matrices, whose bits depend on the number.
+
+    Args:
+        threads: how many it may use afterwards; None: as many as before.
+    """
+    before = torch.get_num_threads()  # without which a new thread would take over another's number later on
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before if threads is None else threads)
+
+
+def one_thread_each(work: Work) -> Work:
+    """Return work of which every thread that is given some uses no others; see `in_blocks`."""
+    threads = torch.get_num_threads()  # not each thread's own, for new threads begin with what another has set last
+
+    def alone(blocks: Sequence[slice]) -> None:
+        with one_thread(threads):
+            work(blocks)
+
+    return alone
 
 
 def between(gram: Tensor) -> Tensor:
@@ -216,7 +245,8 @@ def midst(updates: Tensor) -> int:
     starts = [0] if d <= runs * length else [d // runs * run for run in range(runs)]
     width = d if d <= runs * length else length
     sample = torch.cat([updates[:, start : start + width] for start in starts], dim=1).double()
-    squares = between(sample @ sample.T)
+    with one_thread():
+        squares = between(sample @ sample.T)
     return int(squares.nan_to_num(nan=inf).median(dim=1).values.argmin())
 
 
@@ -245,7 +275,7 @@ def combined(updates: Tensor, rows: Sequence[int], weights: Sequence[float]) -> 
                 total.add_(updates[row, block].to(dtype), alpha=weight)
             result[block] = total
 
-    in_blocks(updates, work)
+    in_blocks(updates, one_thread_each(work))
     return result
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from quorate.aggregators import needs, withstands
-from quorate.aggregators._distances import combined, geometry
+from quorate.aggregators._distances import combined, geometry, one_thread
 from quorate.wire import Opens
 
 
@@ -39,7 +39,8 @@ def caf(updates: Tensor, weights: Tensor | None = None, *, f: int) -> Tensor:
         RunError: if f is too large, or more than f updates are not finite.
     """
     found = geometry(caf, updates, weights, f)
-    shares = filtered(found.gram, found.f)
+    with one_thread():
+        shares = filtered(found.gram, found.f)
     return combined(updates, found.rows, (shares * found.drawn_in).tolist())
 
 

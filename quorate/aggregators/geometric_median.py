@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from quorate.aggregators import needs, withstands
-from quorate.aggregators._distances import NEAR, Geometry, around, combined, geometry
+from quorate.aggregators._distances import NEAR, Geometry, around, combined, geometry, one_thread
 from quorate.wire import Opens
 
 TOLERANCE = 1e-12
@@ -46,15 +46,23 @@ def geometric_median(updates: Tensor, weights: Tensor | None = None, *, f: int) 
         ValueError: if there are no updates, or the weights don't fit them.
         RunError: if f is too large, or more than f updates are not finite.
     """
-    found = geometry(geometric_median, updates, weights, f)
-    sums = found.squares.sqrt().sum(dim=1)
-    best = int(sums.argmin())
-    found = exact_around(updates, found, best)
-    shares = weights_of_median(found.gram, best, sums)
+    found = around_the_best(updates, geometry(geometric_median, updates, weights, f))
+    with one_thread():
+        shares = weights_of_median(found)
     return combined(updates, found.rows, (shares * found.drawn_in).tolist())
 
 
-def exact_around(updates: Tensor, found: Geometry, best: int) -> Geometry:
+def around_the_best(updates: Tensor, found: Geometry) -> Geometry:
+    """Return inner products relative to the update from which the sum of the distances to the others is least."""
+    for _ in found.rows:
+        best = int(at_updates(found).argmin())
+        if best == found.centre:
+            break
+        found = exactly_around(updates, found, best)
+    return found
+
+
+def exactly_around(updates: Tensor, found: Geometry, best: int) -> Geometry:
     """Return inner products relative to an update: computed anew if others are so close to it that little is left."""
     gram, lengths = found.gram, found.gram.diagonal()
     close = found.squares[best] < NEAR[torch.float32] * (lengths + lengths[best])
@@ -67,25 +75,42 @@ def exact_around(updates: Tensor, found: Geometry, best: int) -> Geometry:
     return replace(found, gram=gram, centre=best)
 
 
-def weights_of_median(gram: Tensor, best: int, sums: Tensor) -> Tensor:
+def at_updates(found: Geometry) -> Tensor:
+    """Return, for each update (m,), the sum of the distances from it, less that from the centre; see `cost`."""
+    lengths = found.gram.diagonal()
+    sums = found.squares.sqrt() + lengths.sqrt()
+    return ((lengths[:, None] - 2 * found.gram) / sums.clamp_min(1e-300)).sum(dim=1)
+
+
+def cost(gram: Tensor, shares: Tensor) -> float:
+    """Return the sum of the distances from the mean with these weights (m,), less that from the centre.
+
+    Each distance r less that from the centre, l, is taken as (r^2 - l^2) / (r + l), which an update that is huge
+    leaves exact.
+    """
+    towards, lengths = gram @ shares, gram.diagonal()
+    moved = shares @ towards - 2 * towards
+    distances = (lengths + moved).clamp_min(0).sqrt()
+    return float((moved / (distances + lengths.sqrt()).clamp_min(1e-300)).sum())
+
+
+def weights_of_median(found: Geometry) -> Tensor:
     """Return the weights (m,) of the updates, of sum 1, with which their mean is the geometric median.
 
-    Args:
-        gram: (m, m), float64: inner products relative to the update `best`.
-        best: the update from which the sum of the distances to the others is least.
-        sums: (m,): that sum for every update.
+    Inner products are relative to the update from which the sum of the distances to the others is least.
     """
+    gram, best = found.gram, found.centre
     m, away = len(gram), gram.diagonal().clamp_min(0).sqrt()
     there = away == 0
     inverse = torch.where(there, 0.0, 1 / away.clamp_min(1e-300))
     pull, held = sqrt(max(0.0, float(inverse @ gram @ inverse))), float(there.sum())
     if (pull - held) * 2 / m <= TOLERANCE:
-        equal = (sums <= sums[best] * (1 + TOLERANCE)).double()
+        equal = (at_updates(found) <= TOLERANCE * m * away).double()
         return equal / equal.sum()
     # From here on the sum of distances is less than from any update, so that no update is met again.
     shares = inverse / inverse.sum() * (1 - held / pull)
     shares[best] += held / pull
-    closest, found = shares, float("inf")
+    closest, least = shares, float("inf")
     for _ in range(STEPS):
         towards = gram @ shares
         inner = gram - towards - towards[:, None] + shares @ towards
@@ -93,13 +118,13 @@ def weights_of_median(gram: Tensor, best: int, sums: Tensor) -> Tensor:
         inverse = 1 / distances
         gradient = inverse - inverse.sum() * shares
         missing = sqrt(max(0.0, float(gradient @ gram @ gradient))) * 2 / m
-        if missing < found:
-            closest, found = shares, missing
+        if missing < least:
+            closest, least = shares, missing
         if missing <= TOLERANCE:
             break
         newton = newton_step(inner, shares, distances)
-        better = float(distances_from(gram, newton).sum()) <= float(distances.sum()) * (1 + 1e-15)
-        shares = newton if better else inverse / inverse.sum()
+        weiszfeld = inverse / inverse.sum()
+        shares = newton if cost(gram, newton) <= cost(gram, weiszfeld) else weiszfeld
     return closest
 
 
@@ -123,12 +148,6 @@ def newton_step(inner: Tensor, shares: Tensor, distances: Tensor) -> Tensor:
     solution: Tensor = torch.linalg.lstsq(scale[:, None] * system * scale, right[:, None]).solution[:, 0]
     change = (1 + scale * solution) * inverse / total
     return shares + change - change.sum() * shares
-
-
-def distances_from(gram: Tensor, shares: Tensor) -> Tensor:
-    """Return the distances (m,) of the updates from their mean with these weights (m,)."""
-    towards = gram @ shares
-    return (gram.diagonal() - 2 * towards + shares @ towards).clamp_min(0).sqrt()
 
 
 EXAMPLES = (partial(geometric_median, f=3), partial(geometric_median, f=0))

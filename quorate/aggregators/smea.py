@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from quorate.aggregators import needs, withstands
-from quorate.aggregators._distances import geometry, mean_of
+from quorate.aggregators._distances import geometry, mean_of, one_thread
 from quorate.errors import RunError
 from quorate.wire import Opens
 
@@ -56,7 +56,9 @@ def smea(updates: Tensor, weights: Tensor | None = None, *, f: int, tolerance: f
             'set name = "caf", which also bounds the variance along all directions, in little time',
         )
     found = geometry(smea, updates, weights, f)
-    return mean_of(updates, found.rows, least_eigenvalue(found.gram, found.f, tolerance))
+    with one_thread():
+        chosen = least_eigenvalue(found.gram, found.f, tolerance)
+    return mean_of(updates, found.rows, chosen)
 
 
 def least_eigenvalue(gram: Tensor, f: int, tolerance: float) -> list[int]:

@@ -51,5 +51,6 @@ def power(rows: Sequence[Tensor], by: Tensor) -> tuple[Tensor, Tensor]:
             block[place] = row[first : first + length]
         seen = by @ block
         total += seen @ seen.mH
-        norms += torch.linalg.vector_norm(block, dim=1).square()
+        parts = torch.view_as_real(block).flatten(1) if block.is_complex() else block
+        norms += torch.linalg.vector_norm(parts, dim=1).square()
     return total.cpu(), norms.cpu()

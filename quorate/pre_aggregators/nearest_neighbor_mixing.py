@@ -15,7 +15,7 @@ from torch import Tensor
 
 from quorate.aggregators import withstands
 from quorate.aggregators._blocks import computed_in, in_blocks
-from quorate.aggregators._distances import LENGTH, geometry
+from quorate.aggregators._distances import LENGTH, geometry, one_thread_each
 
 
 @withstands(lambda n: (n - 1) // 2)
@@ -51,7 +51,7 @@ def nearest_neighbor_mixing(updates: Tensor, *, f: int) -> Tensor:
             mixed[:, block] = columns
             mixed[found.rows, block] = (mixing @ columns[found.rows].to(mixing.dtype)).to(updates.dtype)
 
-    in_blocks(updates, work, LENGTH)
+    in_blocks(updates, one_thread_each(work), LENGTH)
     return mixed
 
 

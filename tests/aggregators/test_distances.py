@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,6 +9,8 @@ from hypothesis import strategies as st
 
 from quorate.aggregators import withstands
 from quorate.aggregators._distances import LENGTH, around, combined, geometry, linked, products
+from quorate.aggregators.caf import caf
+from quorate.aggregators.geometric_median import geometric_median
 from tests.threads import on_threads
 from tests.tiny import randn
 
@@ -103,14 +107,26 @@ def test_inner_products_around_any_row():
         torch.testing.assert_close(around(updates, lie(updates), row).gram, relative @ relative.T)
 
 
-def test_have_the_same_bits_on_any_number_of_threads_and_in_any_layout():
-    updates, found = randn(11, 5 * LENGTH + 77), []
+@pytest.mark.parametrize("n", [7, 20, 45])
+@pytest.mark.parametrize("rule", [geometric_median, caf])
+def test_the_same_bits_on_any_number_of_threads_which_stays_as_it_is(n, rule):
+    updates, found = randn(n, 5 * LENGTH + 77), []
     for threads in (1, 2, 3):
         with on_threads(threads):
-            found.append(products(updates, range(11), 3, torch.float32))
-    assert torch.equal(found[0], found[1])
-    assert torch.equal(found[0], found[2])
-    torch.testing.assert_close(products(updates.T.contiguous().T, range(11), 3, torch.float32), found[0])
+            found.append((products(updates, range(n), 3, torch.float32), rule(updates, f=3)))
+            assert torch.get_num_threads() == threads
+            with ThreadPoolExecutor(1) as pool:
+                assert pool.submit(torch.get_num_threads).result() == threads
+    for others in found[1:]:
+        assert all(map(torch.equal, found[0], others))
+
+
+def test_any_layout_will_do():
+    updates = randn(11, 5 * LENGTH + 77)
+    right = products(updates, range(11), 3, torch.float32)
+    torch.testing.assert_close(products(updates.T.contiguous().T, range(11), 3, torch.float32), right)
+    sums = combined(updates, range(11), [0.1] * 11)
+    torch.testing.assert_close(combined(updates.T.contiguous().T, range(11), [0.1] * 11), sums)
 
 
 @given(n=st.integers(1, 8), seed=st.integers(0, 999))

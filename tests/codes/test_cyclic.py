@@ -62,7 +62,7 @@ def test_errors_of_sizes_far_apart_are_all_found():
     code, batches = Cyclic(5), gradients(45, 80, 4)
     answers = said(code, batches)
     for place, rank in enumerate((3, 9, 21, 30, 41)):
-        answers[rank] = answers[rank] + 10.0 ** (30 - 8 * place) * randn(80, seed=place)
+        answers[rank] = answers[rank] + 10.0 ** (30 - 8 * place) * randn(160, seed=place)
     found = code.decode(answers, batches[0])
     assert found.convicted == (3, 9, 21, 30, 41)
     assert far(found.mean, batches) < 1e-7
