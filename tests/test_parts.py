@@ -34,7 +34,7 @@ def test_the_file_name_is_the_name():
 def test_a_name_must_be_a_string(name):
     with pytest.raises(RecipeError) as error:
         find("aggregator", name)
-    known = "hint: known: `majority_vote`, `mean`"
+    known = "hint: known: " + ", ".join(f"`{each}`" for each in names("aggregator"))
     assert str(error.value) == f"[aggregator] needs `name`, a string, got {name!r}\n{known}"
 
 

@@ -56,7 +56,7 @@ def agree(*members: Membership, step: int = 0, patience: float = 20.0) -> list[E
 
 def agreed(*members: Membership, step: int) -> list[Epoch]:
     """Let members ask until all are in: two of them may be told before the third one has come."""
-    for _ in range(5):
+    for _ in range(15):
         epochs = agree(*members, step=step, patience=4.0)
         if all(isinstance(epoch, Epoch) and len(epoch.members) == len(members) for epoch in epochs):
             return epochs
