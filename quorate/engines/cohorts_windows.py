@@ -3,7 +3,7 @@
 A client's inputs of several steps are known before the first. So its first layer, the largest as a rule, goes through
 a window of steps at once: with inputs X, slopes D and weights W at the window's start, step t's outputs are
 X_t W^T - lr (X_t X_<t^T) D_<t, and W is updated when the window ends. It is the same result but for rounding, by
-products of a hundred rows instead of ten, and reads and writes W once a window.
+products of two hundred rows instead of ten, and reads and writes W once a window.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from quorate.engines.cohorts_products import has_onednn, plus_product, times
 from quorate.engines.cohorts_steps import Motion, Steps, taken
 from quorate.tasks import Data
 
-_ROWS = 100  # of a window: more make its products faster, and what is left to correct larger
+_ROWS = 200  # of a window: more make its products faster, and what is left to correct larger
 _ALONE = 1 << 16  # entries of a first layer from which on a product of its own for each client pays
 
 
@@ -77,7 +77,8 @@ class Windows:
     def _ahead(self, x: Tensor, at_start: bool, several: bool) -> tuple[Tensor, Tensor | None]:
         """Return what the first layer makes of inputs (m, k, i), its function left out: (m, k, o).
 
-        And, if they are of several steps, how much each row's slope moves each row's output: (m, k, k).
+        And, if they are of several steps, how much each row's slope moves the output of each row after it: (m, k, k);
+        the rest is undefined.
         """
         layer, (m, k, _), weights, bias = self._stack.layers[0], x.shape, self._first, self._biases[0]
         moves = self._motion.moving(layer.weight)
@@ -96,7 +97,9 @@ class Windows:
             if ahead is None:
                 rows[client] = times(own, weights[client], None if bias is None else bias[client])
             if gram is not None and moves:
-                gram[client] = times(own, own)
+                half = k // 2  # no row moves those before it
+                gram[client, :half, :half] = times(own[:half], own[:half])
+                gram[client, half:] = times(own[half:], own)
         if gram is not None and layer.bias is not None and self._motion.moving(layer.bias):
             gram += 1
         return rows, gram

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from quorate.engines import cohorts_pieces
+from quorate.engines import cohorts_pieces, cohorts_windows
 from quorate.engines.cohorts import Cohorts
 from quorate.federated.local import LocalWork, Trained, train
 from quorate.federated.unfolded import Unfolded
@@ -134,6 +134,19 @@ def test_agrees_for_any_work(
 
 def squared(output: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return (output - functional.one_hot(y, 3)).square().mean()
+
+
+@pytest.mark.parametrize("rows", [4, 9, 30, 200])
+@pytest.mark.parametrize("moves", [None, (slice(0, 130 * 520),), (slice(130 * 520, 130 * 521),)])
+def test_windows_of_any_length_agree_with_one_by_one(rows, moves, monkeypatch):
+    monkeypatch.setattr(cohorts_windows, "_ROWS", rows)
+    made = training("large")
+    works = planned(made, [57, 60, 3, 22], epochs=8, moves=moves)
+    for work, together in zip(works, Cohorts(made.gradient)(works), strict=True):
+        alone = train(made.gradient, made.layout, work)
+        assert isinstance(together, Trained)
+        torch.testing.assert_close(together.parameters, alone.parameters, rtol=0, atol=1e-10)
+        assert together.loss == pytest.approx(alone.loss, rel=1e-9)
 
 
 @pytest.mark.parametrize("name", ["wide", "large", "cnn"])
