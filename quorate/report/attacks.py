@@ -46,10 +46,19 @@ def table(place: str, rows: Row, free: str, plain: str) -> Table:
         plain: the column of plain averaging, whose value without attack others are compared with.
     """
     defences = _defences(rows)
-    drawn = Table(title=f"data: {place} (test accuracy, %)", box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    legend = ", ".join(f"{number}: {defence}" for number, defence in enumerate(defences, 1))
+    drawn = Table(
+        title=f"data: {place}; test accuracy in %, x: the run stops; by defence",
+        caption=legend,
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        caption_justify="left",
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
     drawn.add_column("attack", no_wrap=True)
-    for defence in defences:
-        drawn.add_column(defence.replace("_", " "), justify="right")
+    for number in range(1, len(defences) + 1):
+        drawn.add_column(str(number), justify="right", no_wrap=True)
     reference = value_of(rows.get(free, {}).get(plain))
     for attack, row in rows.items():
         values = {defence: value_of(row.get(defence)) for defence in defences}
@@ -57,7 +66,7 @@ def table(place: str, rows: Row, free: str, plain: str) -> Table:
         drawn.add_row(attack, *[_text(values[each], row.get(each), best, reference) for each in defences])
     drawn.add_section()
     least = [worst(rows, defence, free) for defence in defences]
-    drawn.add_row("worst of all", *[Text("-" if each is None else f"{100 * each[1]:.1f}", "bold") for each in least])
+    drawn.add_row("worst of all", *[Text("-" if each is None else f"{100 * each[1]:.0f}", "bold") for each in least])
     return drawn
 
 
@@ -67,12 +76,12 @@ def _defences(rows: Row) -> list[str]:
 
 def _text(value: float | None, cell: Mapping[str, Any] | None, best: float | None, reference: float | None) -> Text:
     if value is None:
-        return Text("fails" if cell is not None and "failed" in cell else "-", "dim")
+        return Text("-", "dim")
     if cell is not None and "stopped" in cell:
-        return Text("stops", "red")
+        return Text("x", "red")
     lost = 0.0 if reference is None else reference - value
     style = "green" if lost <= CLOSE else "red" if lost >= BROKEN else ""
-    return Text(f"{100 * value:.1f}", f"bold {style}" if value == best else style)
+    return Text(f"{100 * value:.0f}", f"bold {style}" if value == best else style)
 
 
 def write(
