@@ -106,10 +106,10 @@ def _picture(place: str, rows: Row, free: str, plain: str) -> Picture:
     shown = [["" if each is None else f"{100 * each:.1f}" for each in row] for row in values]
     cells = [[rows[attack].get(each, {}) for each in defences] for attack in attacks]
     told = [[str(cell.get("failed") or cell.get("stopped") or "") for cell in row] for row in cells]
-    figure = frame(height=120 + 30 * len(attacks))
+    figure = frame(height=190 + 30 * len(attacks))
     figure.add_heatmap(
         z=values,
-        x=[each.replace("_", " ") for each in defences],
+        x=[each.replace("_", " ").replace(" + ", "<br>+ ") for each in defences],
         y=attacks,
         text=shown,
         texttemplate="%{text}",
@@ -121,8 +121,8 @@ def _picture(place: str, rows: Row, free: str, plain: str) -> Picture:
         colorbar={"title": "accuracy", "tickformat": ".0%"},
     )
     figure.update_yaxes(autorange="reversed", ticks="", showgrid=False)
-    figure.update_xaxes(side="top", ticks="", showgrid=False)
-    figure.update_layout(margin={"l": 150, "t": 120, "r": 16, "b": 16})
+    figure.update_xaxes(side="top", ticks="", showgrid=False, tickangle=-60)
+    figure.update_layout(margin={"l": 150, "t": 170, "r": 16, "b": 16})
     sentences = []
     for defence in defences[:1] + [each for each in (plain,) if each in defences]:
         found = worst(rows, defence, free)
