@@ -97,5 +97,5 @@ def combine(
     given = {name: known[name] for name in what_it_is_given(aggregator)}
     combined = aggregator(stacked, along, **given)
     if judged is not None:
-        judged(Judgement(at, tuple(ranks), scores(stacked, combined), alone=peer is not None))
+        judged(Judgement(at, tuple(ranks), lambda: scores(stacked, combined), alone=peer is not None))
     return combined

@@ -8,7 +8,9 @@ is no proof, as honest workers with rare data have high ones, too; and who lies 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -25,14 +27,19 @@ class Judgement:
     Args:
         at: when; its rank is who has combined them.
         ranks: whose updates they were.
-        scores: one for each, at least 0.
+        found: returns a score for each, at least 0; called only by who wants them, as it passes over all updates.
         alone: by one worker for itself, rather than by all or by a server.
     """
 
     at: At
     ranks: tuple[int, ...]
-    scores: tuple[float, ...]
+    found: Callable[[], tuple[float, ...]]
     alone: bool = False
+
+    @cached_property
+    def scores(self) -> tuple[float, ...]:
+        """One for each of `ranks`."""
+        return self.found()
 
 
 def scores(updates: Tensor, combined: Tensor) -> tuple[float, ...]:

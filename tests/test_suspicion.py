@@ -36,7 +36,7 @@ def lines(path):
 
 
 def judged(step, told, rank=0, alone=False):
-    return Judgement(At(step, rank, 4, Rand(0)), tuple(told), tuple(told.values()), alone)
+    return Judgement(At(step, rank, 4, Rand(0)), tuple(told), lambda: tuple(told.values()), alone)
 
 
 def test_the_highest_score_that_anyone_has_given_is_written_every_so_many_steps(tmp_path):
@@ -70,3 +70,14 @@ def test_other_processes_write_only_what_nobody_else_has_seen(tmp_path):
     suspects.judge(judged(2, {0: 1.0}, rank=0))  # it is the server
     suspects.close()
     assert [line["step"] for line in lines(tmp_path / "suspects-2.jsonl")] == [2, 3]
+
+
+def test_scores_that_nobody_writes_down_are_not_worked_out(tmp_path):
+    def never():
+        raise AssertionError("asked for")
+
+    suspects = Suspects(tmp_path, 2, 10, 0)
+    suspects.judge(Judgement(At(0, 0, 4, Rand(0)), (0, 1), never))
+    suspects.judge(Judgement(At(9, 2, 4, Rand(0)), (0, 1), never))
+    suspects.close()
+    assert not list(tmp_path.iterdir())

@@ -165,4 +165,4 @@ async def coded_sgd(
 def _judgement(decoded: Decoded, at: At, out: frozenset[int]) -> Judgement:
     """Return infinite scores of those that have been convicted in a step, and 1 of the others that took part."""
     ranks = tuple(rank for rank in range(at.size) if rank not in out)
-    return Judgement(at, ranks, tuple(inf if rank in decoded.convicted else 1.0 for rank in ranks))
+    return Judgement(at, ranks, lambda: tuple(inf if rank in decoded.convicted else 1.0 for rank in ranks))
